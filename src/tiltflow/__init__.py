@@ -1,0 +1,1 @@
+"""tiltflow: energy-based densities one can believe."""
