@@ -1,0 +1,317 @@
+"""Tables in and out: CSV, Parquet, NPY, NPZ, NDJSON and HDF5, by the extension of the file."""
+
+import contextlib
+import gzip
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import h5py
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Shaped
+
+from tiltflow.data.delimited import is_number, read_csv
+from tiltflow.data.errors import InputError
+
+EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".npy", ".npz", ".ndjson", ".h5")
+
+
+class Table(NamedTuple):
+    """Points in the user's units, with what is known of where they came from."""
+
+    values: Float[np.ndarray, "n d"]  # float64; NaN where a cell is empty
+    columns: list[str]  # d names; x0, x1, ... where the file has none
+    labels: Shaped[np.ndarray, " n"] | None  # the label column, if one was named
+    source: str  # the file, for messages
+
+
+def read_table(path: str | Path, label_column: str | None = None) -> Table:
+    """The numbers of a table, (n, d) float64, with `label_column` set apart.
+
+    Integers, booleans and floats become float64; empty cells become NaN and no row is dropped.
+    An `.npz` or `.h5` file holds one 2-D array (named `X`, if there are several), with the names of
+    its columns in a 1-D array `columns` if there is one, and labels in any other 1-D array; an
+    `.h5` file may instead hold one 1-D dataset per column. Nothing is unpickled.
+
+    Raises `InputError` where the file is missing, damaged or of an unknown kind, has no rows, or
+    has a column of text that is not the label column.
+    """
+    columns = read_columns(path, label_column)
+    labels = None
+    if label_column is not None:
+        if label_column not in columns:
+            raise InputError(
+                f"{path}: there is no column '{label_column}'; the columns are "
+                f"{', '.join(columns)}: name one of them"
+            )
+        labels = _as_labels(columns.pop(label_column))
+    return Table(as_matrix(columns, path), list(columns), labels, str(path))
+
+
+def read_columns(path: str | Path, label_column: str | None = None) -> dict[str, np.ndarray]:
+    """All the columns of a table, (n,) each, in order: float64, or object where they hold text.
+
+    `label_column` only serves files of arrays, where labels are an array beside the table.
+
+    Raises `InputError` as `read_table` does, but for text.
+    """
+    path = Path(path)
+    read = _READERS[extension(path)]
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; check the name and the folder")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty; give a table with rows of numbers")
+    try:
+        columns = read(path, label_column)
+    except PermissionError:
+        raise InputError(f"{path}: may not be read; change its permissions") from None
+    if not columns or len(next(iter(columns.values()))) == 0:
+        raise InputError(f"{path}: the table has no rows; give rows of numbers")
+    return columns
+
+
+def as_matrix(columns: Mapping[str, np.ndarray], source: str | Path) -> Float[np.ndarray, "n d"]:
+    """Columns of numbers side by side; raises `InputError` naming the first that holds text."""
+    for name, column in columns.items():
+        if column.dtype == object:
+            row, cell = next(
+                ((i, c) for i, c in enumerate(column) if c and not is_number(c)), (0, column[0])
+            )
+            raise InputError(
+                f"{source}: column '{name}' holds text ('{cell}' in row {row + 1}); "
+                "drop the column, or name it with --label-column"
+            )
+    if not columns:
+        raise InputError(f"{source}: no column is left to learn from; give columns of numbers")
+    return np.column_stack(list(columns.values()))
+
+
+def extension(path: str | Path) -> str:
+    """The extension that decides the format; raises `InputError` if it is not a known one."""
+    name = Path(path).name.lower()
+    for known in EXTENSIONS:
+        if name.endswith(known):
+            return known
+    raise InputError(
+        f"{path}: the extension is not that of a known kind of table; use one of "
+        f"{', '.join(EXTENSIONS)}"
+    )
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise `InputError` where `write_table` could not write: asked before long work."""
+    path = Path(path)
+    extension(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder '{path.parent}'; make it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder may not be written to; choose another")
+
+
+def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns, (n,) each; the file appears complete or not at all.
+
+    NPY keeps the numbers alone; NPZ and HDF5 keep a 2-D array `X` and a 1-D array `columns`.
+
+    Raises `InputError` where the path is no place for a table.
+    """
+    path = Path(path)
+    check_writable(path)
+    # In the same folder, so that the renaming is atomic.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("x+b") as file:
+            _WRITERS[extension(path)](file, columns)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _as_labels(column: np.ndarray) -> np.ndarray:
+    """Text as strings, whole numbers as integers, other numbers as they are."""
+    if column.dtype == object:
+        return column.astype(np.str_)
+    whole = np.all(np.isfinite(column)) and np.all(column == np.round(column))
+    return column.astype(np.int64) if whole else column
+
+
+@contextlib.contextmanager
+def _damage_is_named(path: Path, kind: str) -> Iterator[None]:
+    """Turn what libraries raise at damaged files into one line that names the file."""
+    try:
+        yield
+    except (InputError, PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: cannot be read as {kind} ({reason}); the file is damaged or of another "
+            "kind: write it again"
+        ) from None
+
+
+def _read_csv(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
+    return read_csv(path)
+
+
+def _read_parquet(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
+    with _damage_is_named(path, "Parquet"):
+        return _frame_columns(pl.read_parquet(path, glob=False), path)
+
+
+def _read_ndjson(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
+    with _damage_is_named(path, "NDJSON"):
+        return _frame_columns(pl.read_ndjson(path.read_bytes(), infer_schema_length=None), path)
+
+
+def _frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
+    columns = {}
+    for name, dtype in frame.schema.items():
+        series = frame[name]
+        if dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
+            columns[name] = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        elif dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+            raise InputError(f"{path}: column '{name}' holds {dtype}, not numbers; drop it")
+        else:
+            text = series.cast(pl.String).fill_null("")
+            columns[name] = np.asarray(text.to_list(), dtype=object)
+    return columns
+
+
+def _read_npy(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
+    def load(file: IO[bytes]) -> dict[str, np.ndarray]:
+        return {"X": np.load(file, allow_pickle=False)}
+
+    array = _load_arrays(path, "NPY", b"\x93NUMPY", load)["X"]
+    if array.ndim not in (1, 2):
+        raise InputError(f"{path}: has shape {array.shape}; save a 2-D array (rows, columns)")
+    return _array_columns(path, {"X": array}, None)
+
+
+def _read_npz(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
+    def load(file: IO[bytes]) -> dict[str, np.ndarray]:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    return _array_columns(path, _load_arrays(path, "NPZ", b"PK", load), label_column)
+
+
+def _load_arrays(
+    path: Path, kind: str, magic: bytes, load: Callable[[IO[bytes]], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    with _damage_is_named(path, kind), path.open("rb") as file:
+        if file.read(len(magic)) != magic:  # np.load would take it for a pickle
+            raise InputError(f"{path}: is not an {kind} file; write it again with NumPy")
+        file.seek(0)
+        try:
+            return load(file)
+        except ValueError as error:
+            if "allow_pickle" not in str(error):
+                raise
+            raise InputError(
+                f"{path}: holds pickled Python objects, which are never loaded; save a numeric "
+                "array instead, such as array.astype(float)"
+            ) from None
+
+
+def _read_h5(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
+    with _damage_is_named(path, "HDF5"), h5py.File(path, "r") as file:
+        arrays = {}
+        for name, item in file.items():
+            if isinstance(item, h5py.Dataset):
+                text = h5py.check_string_dtype(item.dtype) is not None
+                arrays[name] = np.asarray(item.asstr()[()], np.str_) if text else item[()]
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    flat = [a.shape for a in arrays.values()]
+    if len(flat) > 1 and all(len(shape) == 1 and shape == flat[0] for shape in flat):
+        return {name: _as_column(path, name, array) for name, array in arrays.items()}
+    return _array_columns(path, arrays, label_column)
+
+
+def _array_columns(
+    path: Path, arrays: dict[str, np.ndarray], label_column: str | None
+) -> dict[str, np.ndarray]:
+    """The columns of the one 2-D array, and the array of labels where it is another one."""
+    found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "none"
+    tables = [name for name, array in arrays.items() if array.ndim == 2]
+    if len(arrays) == 1 and next(iter(arrays.values())).ndim == 1:
+        tables = list(arrays)
+    if "X" in tables:
+        tables = ["X"]
+    if len(tables) != 1:
+        raise InputError(
+            f"{path}: holds no single 2-D array (arrays: {found}); keep one, or name it X"
+        )
+    matrix = arrays[tables[0]]
+    matrix = matrix[:, None] if matrix.ndim == 1 else matrix
+    names = [f"x{i}" for i in range(matrix.shape[1])]
+    if "columns" in arrays and arrays["columns"].dtype.kind == "U":
+        names = [str(name) for name in arrays["columns"]]
+        if len(names) != matrix.shape[1] or len(set(names)) != len(names):
+            raise InputError(
+                f"{path}: 'columns' names {len(set(names))} columns where {tables[0]} has "
+                f"{matrix.shape[1]}; give one name to each"
+            )
+    columns = {name: _as_column(path, name, matrix[:, i]) for i, name in enumerate(names)}
+    if label_column in arrays and label_column not in columns:
+        labels = arrays[label_column]
+        if labels.shape != (len(matrix),):
+            raise InputError(
+                f"{path}: label array '{label_column}' has shape {labels.shape} where {tables[0]} "
+                f"has {len(matrix)} rows; give one label to each row"
+            )
+        columns[label_column] = _as_column(path, label_column, labels)
+    return columns
+
+
+def _as_column(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind in "biuf":
+        return array.astype(np.float64)
+    if array.dtype.kind == "U":
+        return array.astype(object)
+    raise InputError(f"{path}: '{name}' holds {array.dtype}, not numbers; save it as floats")
+
+
+def _matrix(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.column_stack([np.asarray(column, np.float64) for column in columns.values()])
+
+
+def _write_gzipped_csv(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    with gzip.open(file, "wb") as packed:
+        packed.write(pl.DataFrame(columns).write_csv().encode())
+
+
+def _write_npz(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    np.savez(file, X=_matrix(columns), columns=np.array(list(columns), np.str_))
+
+
+def _write_h5(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
+    with h5py.File(file, "w") as store:
+        store["X"] = _matrix(columns)
+        store.create_dataset("columns", data=list(columns), dtype=h5py.string_dtype())
+
+
+_READERS = {
+    ".csv": _read_csv,
+    ".csv.gz": _read_csv,
+    ".parquet": _read_parquet,
+    ".ndjson": _read_ndjson,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".h5": _read_h5,
+}
+_WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
+    ".csv": lambda file, columns: pl.DataFrame(columns).write_csv(file),
+    ".csv.gz": _write_gzipped_csv,
+    ".parquet": lambda file, columns: pl.DataFrame(columns).write_parquet(file),
+    ".ndjson": lambda file, columns: pl.DataFrame(columns).write_ndjson(file),
+    ".npy": lambda file, columns: np.save(file, _matrix(columns), allow_pickle=False),
+    ".npz": _write_npz,
+    ".h5": _write_h5,
+}
