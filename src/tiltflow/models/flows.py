@@ -1,0 +1,85 @@
+"""Coupling flows, by flowjax, on a standard normal or on a Gaussian mixture.
+
+Layers: rational-quadratic splines (Durkan et al. 2019) in low dimension, affine couplings with
+bounded log-scales (Dinh et al. 2017) above. Every flow starts as the identity, so that it starts
+at the density it stands on.
+"""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import paramax
+from flowjax.bijections import Affine, Chain, Permute, RationalQuadraticSpline
+from flowjax.distributions import AbstractDistribution, Transformed
+from flowjax.flows import coupling_flow as flowjax_coupling_flow
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+SPLINE_MAX_DIMENSION = 8
+"""Above this a spline costs more than 4 affine couplings (docs/decisions.md)."""
+
+LOG_SCALE_BOUND = 2.0
+
+
+def coupling_flow(
+    key: PRNGKeyArray,
+    base_dist: AbstractDistribution,
+    *,
+    layers: int = 6,
+    width: int = 64,
+    depth: int = 1,
+    transformer: Literal["auto", "spline", "affine"] = "auto",
+) -> Transformed:
+    """A coupling flow on `base_dist`, of shape (d,) with d >= 2, equal to `base_dist` at first."""
+    (dimension,) = base_dist.shape
+    if transformer == "auto":
+        transformer = "spline" if dimension <= SPLINE_MAX_DIMENSION else "affine"
+    if transformer == "spline":
+        bijection = RationalQuadraticSpline(knots=8, interval=6)
+    else:
+        bijection = eqx.tree_at(
+            lambda affine: affine.scale,
+            Affine(),
+            paramax.Parameterize(_bounded_scale, jnp.zeros(())),
+        )
+    flow = flowjax_coupling_flow(
+        key,
+        base_dist=base_dist,
+        transformer=bijection,
+        flow_layers=layers,
+        nn_width=width,
+        nn_depth=depth,
+        invert=True,
+    )
+    return _start_at_identity(flow)
+
+
+def _bounded_scale(raw: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.exp(LOG_SCALE_BOUND * jnp.tanh(raw / LOG_SCALE_BOUND))
+
+
+def _start_at_identity(flow: Transformed) -> Transformed:
+    """Zero the last layer of every conditioner, and undo the product of the permutations."""
+
+    def last_layers(dist: Transformed) -> list[Array]:
+        nodes = jax.tree.leaves(dist.bijection, is_leaf=lambda n: isinstance(n, eqx.nn.MLP))
+        last = [node.layers[-1] for node in nodes if isinstance(node, eqx.nn.MLP)]
+        return [array for layer in last for array in (layer.weight, layer.bias)]
+
+    flow = eqx.tree_at(last_layers, flow, [jnp.zeros_like(array) for array in last_layers(flow)])
+    # What is left is the permutation x = z[order]: read it off the integers.
+    (dimension,) = flow.shape
+    order = flow.bijection.transform(jnp.arange(dimension) * 1.0)
+    restore = Permute(jnp.argsort(order.round().astype(int)))
+    return Transformed(flow.base_dist, Chain([flow.bijection, restore]))
+
+
+def trainable(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """Split into what gradient steps may change and what they may not (`eqx.combine` joins).
+
+    Anything wrapped by `paramax.NonTrainable` stays out, and so do integers and functions.
+    """
+    return eqx.partition(
+        tree, eqx.is_inexact_array, is_leaf=lambda node: isinstance(node, paramax.NonTrainable)
+    )

@@ -1,0 +1,55 @@
+"""Global moves: independent Metropolis-Hastings from a flow.
+
+    y ~ q,   accept with probability min(1, w(y) / w(x)),   w = exp(log_density - log q)
+
+(Gabrié, Rotskoff, Vanden-Eijnden 2022.) Draws and their log-density under q come from one pass of
+the flow. The weights w of the draws also estimate log Z, so they are returned.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from tiltflow.sampling.chains import Chains
+
+
+class Proposals(NamedTuple):
+    """A batch of draws of the proposal, with everything that a chain carries."""
+
+    chains: Chains
+    log_prob: Float[Array, " n"]
+
+    @property
+    def log_weights(self) -> Float[Array, " n"]:
+        """log w = log_density - log q; not finite where the model's log-density is not."""
+        return self.chains.log_density - self.log_prob
+
+
+def independent_metropolis_hastings(
+    key: PRNGKeyArray,
+    chains: Chains,
+    proposal_log_prob: Float[Array, " n"],
+    proposals: Proposals,
+) -> tuple[Chains, Bool[Array, " n"], Float[Array, ""]]:
+    """Offer each chain its own proposal.
+
+    `proposal_log_prob` is log q at the chains' present positions, under the flow that made the
+    proposals. Returns the chains, which of them moved, and the mean acceptance rate. A proposal
+    whose weight is not finite is refused; a chain whose own weight is -inf or nan accepts any
+    finite one, so that it cannot freeze.
+    """
+    current = chains.log_density - proposal_log_prob
+    current = jnp.where(jnp.isfinite(current), current, -jnp.inf)
+    log_weights = proposals.log_weights
+    log_ratio = jnp.where(jnp.isfinite(log_weights), log_weights - current, -jnp.inf)
+    probability = jnp.exp(jnp.minimum(log_ratio, 0.0))
+    keys = jax.random.split(key, probability.shape[0])
+    accepted = jax.vmap(jax.random.uniform)(keys) < probability
+    moved = jax.tree.map(
+        lambda new, old: jnp.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+        proposals.chains,
+        chains,
+    )
+    return moved, accepted, probability.mean()

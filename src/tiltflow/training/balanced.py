@@ -1,0 +1,120 @@
+"""Balanced negatives: chains that a flow carries across modes, while it learns from them.
+
+Grenioux, Moulines, Gabrié (2023), algorithm 1 as reconstructed in docs/theory.md. One draw is
+
+    1. log-density and gradient of the chains anew, since the energy has changed;
+    2. one independent Metropolis-Hastings move with draws of the flow;
+    3. `local_steps` MALA steps;
+    4. one gradient step of the flow on the forward Kullback-Leibler divergence, at the positions
+       of 1, for which log q is needed in 2 anyway.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from tiltflow.evaluation.log_normalizer import importance_sampling
+from tiltflow.models.flows import trainable
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import refresh
+from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
+from tiltflow.sampling.local import adapt_step_size, mala
+from tiltflow.training.likelihood import Negatives
+
+
+class BalancedState(NamedTuple):
+    """Chains, the proposal flow's trainable part, its optimiser and the local step size."""
+
+    position: Float[Array, "n d"]
+    flow: PyTree
+    optimiser: PyTree
+    log_step_size: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A source of negatives: `init` makes its state, `draw` makes negatives from it."""
+
+    chains: int = 1024
+    local_steps: int = 10
+    flow_learning_rate: float = 1e-3
+    target_acceptance_rate: float = 0.574
+
+    def init(
+        self, key: PRNGKeyArray, base: AbstractDistribution, flow: AbstractDistribution
+    ) -> BalancedState:
+        """Start the chains at draws of the base, exact for an energy that is zero."""
+        parameters, _ = trainable(flow)
+        (dimension,) = base.shape
+        return BalancedState(
+            position=base.sample(key, (self.chains,)),
+            flow=parameters,
+            optimiser=_flow_optimiser().init(parameters),
+            log_step_size=jnp.log(0.1 / dimension ** (1 / 3)),
+        )
+
+    def draw(
+        self,
+        key: PRNGKeyArray,
+        model: TiltedEBM,
+        flow_static: PyTree,
+        state: BalancedState,
+        rate: Float[Array, ""],
+    ) -> tuple[Negatives, BalancedState, dict[str, Float[Array, ""]]]:
+        """Move the chains under `model` and let the flow learn from where they were.
+
+        `rate` scales the flow's learning rate.
+        """
+        proposal_key, global_key, local_key = jax.random.split(key, 3)
+        flow = eqx.combine(state.flow, flow_static)
+        points, log_prob = flow.sample_and_log_prob(proposal_key, (self.chains,))
+        both = refresh(jnp.concatenate([state.position, points]), model.log_density)
+        chains = jax.tree.map(lambda leaf: leaf[: self.chains], both)
+        proposals = Proposals(jax.tree.map(lambda leaf: leaf[self.chains :], both), log_prob)
+
+        (_, chains_log_prob), gradient = jax.value_and_grad(_forward_kl, has_aux=True)(
+            state.flow, flow_static, state.position
+        )
+        chains, _, global_rate = independent_metropolis_hastings(
+            global_key, chains, chains_log_prob, proposals
+        )
+        chains, local_rate = mala(
+            local_key, chains, model.log_density, jnp.exp(state.log_step_size), self.local_steps
+        )
+        updates, optimiser = _flow_optimiser().update(gradient, state.optimiser, state.flow)
+        step = -self.flow_learning_rate * rate
+        estimate = importance_sampling(proposals.log_weights)
+        info = {
+            "local_acceptance_rate": local_rate,
+            "global_acceptance_rate": global_rate,
+            "importance_ess": estimate.ess,
+            "proposal_log_z": estimate.log_z,
+        }
+        new_state = BalancedState(
+            position=chains.position,
+            flow=jax.tree.map(lambda p, u: p + step * u, state.flow, updates),
+            optimiser=optimiser,
+            log_step_size=adapt_step_size(
+                state.log_step_size, local_rate, target=self.target_acceptance_rate
+            ),
+        )
+        weights = jnp.full(self.chains, 1 / self.chains)
+        return Negatives(chains.position, weights), new_state, info
+
+
+def _flow_optimiser() -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
+
+
+def _forward_kl(
+    flow: PyTree, flow_static: PyTree, position: Float[Array, "n d"]
+) -> tuple[Float[Array, ""], Float[Array, " n"]]:
+    """-mean log q over the chains, and log q of each: one pass serves both."""
+    log_prob = eqx.combine(flow, flow_static).log_prob(position)
+    return -log_prob.mean(), log_prob

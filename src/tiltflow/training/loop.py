@@ -1,0 +1,225 @@
+"""The training loop: compiled chunks of likelihood steps, watched from outside between chunks.
+
+Within a chunk nothing leaves the device. Between chunks the host reports, compares the averaged
+energy with the best one on held-out rows, keeps the better, stops early, and goes back to the
+last good state when something ran away. One compilation serves the whole run: everything that
+changes (the learning rate, the step count) is an argument.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from tiltflow.evaluation.held_out import compare_on_held_out
+from tiltflow.models.energies import Energy
+from tiltflow.models.flows import trainable
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.training.balanced import Balanced
+from tiltflow.training.guard import Runaway, TrainingFailed, find_runaway
+from tiltflow.training.likelihood import likelihood_gradient
+from tiltflow.training.persistent import Persistent
+
+OnReport = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast an energy is trained; rates fall to zero by a cosine."""
+
+    steps: int = 4000
+    chunk: int = 100
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    batch_size: int = 1024
+    clip: float = 5.0
+    averaging: float = 0.998
+    patience: int = 10
+    draws: int = 8192
+    max_rollbacks: int = 5
+
+
+class TrainState(NamedTuple):
+    """Everything a step changes. `average` is the moving average of the energy's parameters."""
+
+    energy: PyTree
+    average: PyTree
+    optimiser: PyTree
+    source: Any
+    step: Int[Array, ""]
+
+
+class Trained(NamedTuple):
+    """The best energy (or the last average, where nothing was held out) and what trained it.
+
+    `stopped` says which quantity ran away for good, if one did; `energy` is then the last good.
+    """
+
+    energy: Energy
+    flow: AbstractDistribution | None
+    source: Any
+    best_step: int
+    reports: list[dict[str, Any]]
+    stopped: Runaway | None
+
+
+def train_energy(
+    key: PRNGKeyArray,
+    energy: Energy,
+    base: AbstractDistribution,
+    source: Balanced | Persistent,
+    flow: AbstractDistribution | None,
+    x: Float[Array, "n d"],
+    held_out: Float[Array, "m d"] | None,
+    schedule: Schedule,
+    *,
+    on_report: OnReport | None = None,
+    watch: Callable[[Energy, Any], dict[str, Any]] | None = None,
+) -> Trained:
+    """Train `energy` on rows `x` by maximum likelihood with negatives from `source`.
+
+    With `held_out` rows and a flow, the best averaged energy on them is kept and training stops
+    after `patience` reports without a gain. `watch` adds figures of its own to each report, from
+    the averaged energy and the source's state.
+
+    Raises:
+        TrainingFailed: it ran away from the very first state, again and again.
+    """
+    init_key, run_key, report_key = jax.random.split(key, 3)
+    energy_parameters, energy_static = eqx.partition(energy, eqx.is_inexact_array)
+    flow_static = trainable(flow)[1]
+    state = TrainState(
+        energy=jax.tree.map(jnp.copy, energy_parameters),
+        average=jax.tree.map(jnp.copy, energy_parameters),
+        optimiser=_optimiser(schedule).init(energy_parameters),
+        source=_copy(source.init(init_key, base, flow)),
+        step=jnp.asarray(0),
+    )
+    compare = held_out is not None and flow is not None
+    best, best_flow, best_step, stale = energy, flow, 0, 0
+    reports: list[dict[str, Any]] = []
+    good, rollbacks, rate_scale, stopped = _copy(state), 0, 1.0, None
+    step = 0
+    while step < schedule.steps:
+        rates = _rates(step, schedule) * rate_scale
+        fixed = (source, base, energy_static, flow_static, schedule, x, jnp.asarray(rates),
+                 jax.random.fold_in(run_key, step + 1_000_003 * rollbacks))
+        started = time.perf_counter()
+        state, trace = _run_chunk(fixed, state)
+        trace = {name: np.asarray(values) for name, values in trace.items()}
+        seconds = time.perf_counter() - started
+
+        runaway = find_runaway(trace, step, x.shape[1])
+        if runaway is not None:
+            rollbacks += 1
+            rate_scale *= 0.5
+            event = {"stage": "energy", "event": "rollback", "step": step, "reason": str(runaway),
+                     "rate_scale": rate_scale}
+            reports.append(event)
+            if on_report:
+                on_report(event)
+            if rollbacks > schedule.max_rollbacks:
+                stopped, state = runaway, good
+                break
+            state = _copy(good)
+            continue
+        step += schedule.chunk
+        good = _copy(state)
+
+        candidate = eqx.combine(state.average, energy_static)
+        report = {
+            "stage": "energy",
+            "step": step,
+            "total_steps": schedule.steps,
+            **{name: float(values.mean()) for name, values in trace.items()},
+            "steps_per_second": schedule.chunk / seconds,
+        }
+        if compare:
+            candidate_flow = eqx.combine(state.source.flow, flow_static)
+            comparison = compare_on_held_out(
+                jax.random.fold_in(report_key, step),
+                base, candidate, best, candidate_flow, held_out, schedule.draws,
+            )
+            report |= {name: float(value) for name, value in comparison.items()}
+            if report["gain"] > 0:
+                best, best_flow, best_step, stale = _copy(candidate), _copy(candidate_flow), step, 0
+            else:
+                stale += 1
+        if watch:
+            report |= watch(candidate, state.source)
+        reports.append(report)
+        if on_report:
+            on_report(report)
+        if compare and stale >= schedule.patience:
+            break
+    if stopped is not None and step == 0:
+        raise TrainingFailed(
+            f"training ran away from its first state {rollbacks} times: {stopped}. "
+            "Lower the learning rate, or look at the rows for outliers."
+        )
+    if not compare:
+        best, best_step = eqx.combine(state.average, energy_static), step
+    return Trained(best, best_flow, state.source, best_step, reports, stopped)
+
+
+def _rates(first_step: int, schedule: Schedule) -> np.ndarray:
+    """The cosine schedule of one chunk, relative to the peak, with a short warm-up."""
+    steps = first_step + np.arange(schedule.chunk)
+    cosine = 0.5 * (1 + np.cos(math.pi * np.minimum(steps / schedule.steps, 1.0)))
+    return cosine * np.minimum(1.0, (steps + 1) / 100)
+
+
+def _copy(tree: PyTree) -> PyTree:
+    """A copy that survives the donation of the original."""
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, tree)
+
+
+def _optimiser(schedule: Schedule) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.clip_by_global_norm(schedule.clip),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(schedule.weight_decay),
+    )
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _run_chunk(
+    fixed: tuple, state: TrainState
+) -> tuple[TrainState, dict[str, Float[Array, " steps"]]]:
+    """One chunk of likelihood steps; also returns the trace of every watched quantity."""
+    source, base, energy_static, flow_static, schedule, x, rates, key = fixed
+    shuffle_key, run_key = jax.random.split(key)
+    order = jax.random.permutation(shuffle_key, x.shape[0])
+    batch_size = min(schedule.batch_size, x.shape[0])
+
+    def step(state: TrainState, inputs: tuple) -> tuple[TrainState, dict]:
+        i, rate = inputs
+        energy = eqx.combine(state.energy, energy_static)
+        model = TiltedEBM(base, energy)
+        negatives, source_state, info = source.draw(
+            jax.random.fold_in(run_key, i), model, flow_static, state.source, rate
+        )
+        batch = x[order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]]
+        gap, gradient = likelihood_gradient(energy, batch, negatives)
+        gradient, _ = eqx.partition(gradient, eqx.is_inexact_array)
+        updates, optimiser = _optimiser(schedule).update(gradient, state.optimiser, state.energy)
+        parameters = jax.tree.map(
+            lambda p, u: p - schedule.learning_rate * rate * u, state.energy, updates
+        )
+        count = state.step + 1
+        # Early averages forget the start quickly (the usual warm-up of moving averages).
+        decay = jnp.minimum(schedule.averaging, (1 + count) / (10 + count))
+        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, parameters)
+        info |= {"energy_gap": gap, "gradient_norm": optax.global_norm(gradient)}
+        return TrainState(parameters, average, optimiser, source_state, count), info
+
+    return jax.lax.scan(step, state, (jnp.arange(schedule.chunk), rates))
