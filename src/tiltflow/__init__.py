@@ -1,1 +1,27 @@
 """tiltflow: energy-based densities one can believe."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiltflow.estimator import BalancedEBM, load
+
+    __version__: str
+
+__all__ = ["BalancedEBM", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use (PEP 562): `tiltflow --help` must not wait for JAX."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tiltflow")
+    if name in __all__:
+        from tiltflow import estimator
+
+        return getattr(estimator, name)
+    raise AttributeError(f"module 'tiltflow' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

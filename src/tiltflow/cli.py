@@ -1,0 +1,380 @@
+"""The shell door: each command is a dataclass whose fields are its options.
+
+Exit codes: 0 done; 1 the work failed; 2 the input or the arguments were wrong; 130 interrupted.
+A failure is one line on stderr. Nothing heavy is imported before a command runs.
+"""
+
+import contextlib
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+
+from tiltflow.data.errors import InputError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+Column = TypeVar("Column")
+
+Quiet = Annotated[
+    bool,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.arg(help="Show no progress bar and no notes; results and errors are still printed."),
+]
+Seed = Annotated[
+    int, tyro.conf.arg(help="Seed of all randomness; on one machine, same seed, same bits.")
+]
+Run = Annotated[
+    tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="Folder that `fit` wrote.")
+]
+TABLE_KINDS = ".csv .csv.gz .parquet .npy .npz .ndjson .h5"
+Data = Annotated[
+    tyro.conf.Positional[Path],
+    tyro.conf.arg(metavar="DATA", help=f"Table of numbers, by extension: {TABLE_KINDS}."),
+]
+OutFile = Annotated[
+    Path, tyro.conf.arg(metavar="FILE", help=f"Table to write, by extension: {TABLE_KINDS}.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Learn a density with two unequal modes, and see that their weights come out right."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
+    """Folder for the figures and the report."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A shorter training, to try the command."""
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Hand over to the experiment."""
+        from tiltflow.experiments.two_modes import run_demo
+
+        run_demo(out=self.out, seed=self.seed, quiet=self.quiet, quick=self.quick)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Model and training."""
+
+    base: str = "auto"
+    """Density that the energy tilts; auto takes the best on held-out rows."""
+    preprocessing: str = "auto"
+    """Bijection applied to the columns first; auto takes the best on held-out rows."""
+    max_steps: int | None = None
+    """Most training steps; None lets the size of the table decide."""
+    chains: int = 1024
+    """Markov chains that run in parallel."""
+    local_steps: int = 10
+    """Local moves of each chain between two global proposals."""
+    energy_width: int = 128
+    """Units in each hidden layer of the energy."""
+    energy_depth: int = 3
+    """Hidden layers of the energy."""
+    learning_rate: float | None = None
+    """Learning rate of the energy; None lets the base decide."""
+    validation_fraction: float = 0.15
+    """Share of the rows held out to watch the training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Fit a density to a table and write model, metrics and report into a folder."""
+
+    data: Data
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")]
+    """Folder to write; new or empty."""
+    label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Column of labels: kept apart, not a feature."""
+    model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Check everything, then create the folder, train, save, report and summarise."""
+        _check_new_folder(self.out)
+        from tiltflow.data.checks import check_table
+        from tiltflow.data.tables import read_table
+
+        table = read_table(self.data, self.label_column)
+        values = check_table(table.values, table.columns, table.source)
+
+        import polars as pl
+
+        from tiltflow.estimator import BalancedEBM
+
+        estimator = BalancedEBM(**asdict(self.model), random_state=self.seed)
+        with contextlib.closing(_Reports(self.out, self.quiet)) as reports:
+            estimator.fit(pl.DataFrame(values, schema=table.columns), on_report=reports)
+        estimator.save(self.out)
+        estimator.report(self.out / "report.html")
+        _print_summary(estimator, values.shape[0], table.columns, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Draw rows from a fitted density."""
+
+    run_folder: Run
+    num_samples: Annotated[int, tyro.conf.arg(metavar="N")]
+    """Rows to draw."""
+    out: OutFile
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Write one column per feature, in the user's units."""
+        from tiltflow.data.tables import check_writable, write_table
+
+        if self.num_samples < 1:
+            raise InputError(f"--num-samples: {self.num_samples} is too few; ask for 1 or more")
+        check_writable(self.out)
+        from tiltflow.estimator import load
+
+        estimator = load(self.run_folder)
+        draws = estimator.sample(self.num_samples, key=self.seed)
+        write_table(self.out, dict(zip(estimator.feature_names_in_, draws.T)))
+        print(f"{self.num_samples} draws written to {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Write the normalised log-density of every row of a table."""
+
+    run_folder: Run
+    data: Data
+    out: OutFile
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Write one column, `log_prob`: natural logarithm, in the user's units."""
+        import numpy as np
+
+        from tiltflow.data.checks import check_cells
+        from tiltflow.data.tables import as_matrix, check_writable, read_columns, write_table
+
+        check_writable(self.out)
+        columns = read_columns(self.data)
+        if self.out.exists() and self.out.samefile(self.data):
+            raise InputError(f"{self.out}: is the table to score; write the scores elsewhere")
+        from tiltflow.estimator import load
+
+        estimator = load(self.run_folder)
+        names = [str(name) for name in estimator.feature_names_in_]
+        features, note = _match_columns(columns, names, self.data)
+        if note and not self.quiet:
+            print(f"tiltflow: {self.data}: {note}", file=sys.stderr)
+        points = check_cells(as_matrix(features, self.data), names, str(self.data))
+        log_prob = np.asarray(estimator.score_samples(points), np.float64)
+        write_table(self.out, {"log_prob": log_prob})
+        mean, rows = log_prob.mean(), len(log_prob)
+        error = f" ± {log_prob.std(ddof=1) / math.sqrt(rows):.4f}" if rows > 1 else ""
+        print(f"mean log_prob {mean:.4f}{error} nats over {rows} rows")
+        print(f"written to {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the HTML report of a run again."""
+
+    run_folder: Run
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Write RUN/report.html."""
+        from tiltflow.estimator import load
+
+        path = self.run_folder / "report.html"
+        load(self.run_folder).report(path)
+        print(f"written to {path}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """Run an experiment of a paper and print its table."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """Experiment; an unknown name lists the known ones."""
+    seeds: Annotated[int, tyro.conf.arg(metavar="K")] = 1
+    """Repetitions, each with its own seed."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder for tables and figures; reproduce/NAME if not given."""
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Hand over to the experiment."""
+        if self.seeds < 1:
+            raise InputError(f"--seeds: {self.seeds} is too few; ask for 1 or more")
+        from tiltflow.experiments import reproduce
+
+        out = self.out or Path("reproduce") / self.name
+        reproduce(self.name, seeds=self.seeds, seed=self.seed, quiet=self.quiet, out=out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure the speed of one part, or of all."""
+
+    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
+    """Benchmark; all of them if not given, an unknown name lists the known ones."""
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Hand over to the benchmark."""
+        from tiltflow.experiments import bench
+
+        bench(self.name, seed=self.seed, quiet=self.quiet)
+
+
+COMMANDS: dict[str, type] = {
+    "demo": Demo,
+    "fit": Fit,
+    "sample": Sample,
+    "score": Score,
+    "report": Report,
+    "reproduce": Reproduce,
+    "bench": Bench,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments (the process's own if None), run the command, return the exit code."""
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="tiltflow",
+            description="Learn a probability density from a table and say how far to trust it.",
+            args=argv,
+        )
+        if command.seed < 0:
+            raise InputError(f"--seed: {command.seed} is negative; give 0 or more")
+        command.run()
+    except SystemExit as stop:  # tyro's: 0 after --help, 2 after wrong arguments
+        return int(stop.code or 0)
+    except InputError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was written so far is left in place", 130)
+    except (RuntimeError, OSError, MemoryError) as error:
+        return _fail(error, 1)
+    return 0
+
+
+def _fail(error: Exception | str, code: int) -> int:
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"tiltflow: {message}", file=sys.stderr)
+    return code
+
+
+def _check_new_folder(out: Path) -> None:
+    """Raise `InputError` unless `out` is an empty folder or one that can be made."""
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: the folder is not empty; name a new one or empty it")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder")
+    above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{out}: no folder can be made in '{above}'; choose another place")
+
+
+class _Reports:
+    """Takes the reports of a fit: a line each in metrics.jsonl, and the progress bar.
+
+    Folder, file and bar appear with the first report, so that input which the estimator refuses
+    leaves nothing behind.
+    """
+
+    def __init__(self, out: Path, quiet: bool):
+        self.out, self.quiet = out, quiet
+        self.file = None
+        self.bar: tqdm | None = None
+        self.stage = ""
+
+    def __call__(self, report: Mapping[str, Any]) -> None:
+        if self.file is None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.file = (self.out / "metrics.jsonl").open("w", encoding="utf-8")
+        line = {key: _finite_or_none(value) for key, value in report.items()}
+        self.file.write(json.dumps(line, allow_nan=False) + "\n")
+        self.file.flush()
+        if not self.quiet:
+            self._show(report)
+
+    def _show(self, report: Mapping[str, Any]) -> None:
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(leave=False, dynamic_ncols=True, file=sys.stderr)
+        if report.get("stage", self.stage) != self.stage:
+            self.stage = report["stage"]
+            self.bar.reset()
+        self.bar.total = report.get("total_steps")
+        self.bar.n = report.get("step", self.bar.n)
+        self.bar.set_description(self.stage, refresh=False)
+        shown = {
+            "held-out": "held_out_log_likelihood",
+            "local": "local_acceptance_rate",
+            "global": "global_acceptance_rate",
+        }
+        postfix = {short: f"{report[key]:.3f}" for short, key in shown.items() if key in report}
+        self.bar.set_postfix(postfix)
+
+    def close(self) -> None:
+        """End the bar and the file."""
+        if self.bar is not None:
+            self.bar.close()
+        if self.file is not None:
+            self.file.close()
+
+
+def _finite_or_none(value: Any) -> Any:
+    """JSON knows no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _match_columns(
+    columns: Mapping[str, Column], names: Sequence[str], source: Path
+) -> tuple[dict[str, Column], str]:
+    """The columns called `names`, and a note on what was not taken by name.
+
+    Where the table or the model has no names (x0, x1, ...), equally many are matched by place.
+    """
+    missing = [name for name in names if name not in columns]
+    if not missing:
+        ignored = [name for name in columns if name not in names]
+        note = f"ignored columns that the model does not know: {', '.join(ignored)}"
+        return {name: columns[name] for name in names}, note if ignored else ""
+    unnamed = any(all(re.fullmatch(r"x\d+", n) for n in known) for known in (names, columns))
+    if unnamed and len(columns) == len(names):
+        note = f"columns {', '.join(columns)} taken in that order for {', '.join(names)}"
+        return dict(zip(names, columns.values())), note
+    raise InputError(
+        f"{source}: column '{missing[0]}' is missing; the model was fitted on "
+        f"{', '.join(names)}: add the column, or rename one"
+    )
+
+
+def _print_summary(estimator: Any, rows: int, columns: Sequence[str], out: Path) -> None:
+    held_out = estimator.held_out_log_likelihood_
+    held_out_stderr = estimator.held_out_log_likelihood_stderr_
+    log_z, log_z_stderr = estimator.log_normalizer_, estimator.log_normalizer_stderr_
+    print(f"rows                     {rows}")
+    print(f"columns                  {len(columns)}: {', '.join(columns)}")
+    print(f"base                     {estimator.base_}")
+    print(f"held-out log-likelihood  {held_out:.4f} ± {held_out_stderr:.4f} nats per row")
+    print(f"log Z                    {log_z:.4f} ± {log_z_stderr:.4f} nats")
+    print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

@@ -1,0 +1,361 @@
+"""The command line as its user meets it: exit codes, messages, files; the estimator is a fake."""
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import tiltflow.experiments
+from tiltflow.cli import main
+from tiltflow.data.errors import InputError
+from tiltflow.data.tables import read_table, write_table
+
+COMMANDS = ["demo", "fit", "sample", "score", "report", "reproduce", "bench"]
+
+
+class FakeEstimator:
+    """A density that takes what the real one takes, and writes what it was given."""
+
+    base_ = "gaussian"
+    held_out_log_likelihood_ = -1.25
+    held_out_log_likelihood_stderr_ = 0.5
+    log_normalizer_ = 0.75
+    log_normalizer_stderr_ = 0.0625
+
+    def __init__(self, **parameters):
+        self.parameters = parameters
+
+    def fit(self, X, on_report=None):
+        if self.parameters["base"] == "nonsense":
+            raise InputError("base: 'nonsense' is not known; use auto")
+        self.feature_names_in_ = np.array(X.columns)
+        self.n_features_in_ = X.width
+        if on_report is not None:
+            on_report({"stage": "base", "step": 1, "total_steps": 2})
+            on_report({"stage": "energy", "step": 1, "total_steps": 4, "log_z": float("nan")})
+            on_report({"stage": "energy", "step": 4, "held_out_log_likelihood": -1.25})
+        if self.parameters["base"] == "runaway":
+            raise RuntimeError("training ran away:\nenergy gap 1e9")
+        if self.parameters["base"] == "interrupted":
+            raise KeyboardInterrupt
+        return self
+
+    def score_samples(self, X):
+        return -0.5 * (X**2).sum(axis=1) + X[:, 0]
+
+    def sample(self, n, key=None):
+        return np.random.default_rng(key).normal(size=(n, self.n_features_in_))
+
+    def save(self, path):
+        config = {"names": list(self.feature_names_in_), "parameters": self.parameters}
+        (path / "config.json").write_text(json.dumps(config))
+
+    def report(self, path):
+        path.write_text("<html>")
+
+
+def fake_load(path):
+    config = path / "config.json"
+    if not config.exists():
+        raise InputError(f"{path}: holds no model; name a folder that fit wrote")
+    estimator = FakeEstimator()
+    estimator.feature_names_in_ = np.array(json.loads(config.read_text())["names"])
+    estimator.n_features_in_ = len(estimator.feature_names_in_)
+    return estimator
+
+
+@pytest.fixture(autouse=True)
+def _fake_estimator(monkeypatch):
+    module = types.ModuleType("tiltflow.estimator")
+    module.__dict__.update(BalancedEBM=FakeEstimator, load=fake_load)
+    monkeypatch.setitem(sys.modules, "tiltflow.estimator", module)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table of 40 rows with columns a and b, and labels."""
+    path = tmp_path / "table.csv"
+    values = np.random.default_rng(0).normal(size=(40, 2)).round(3)
+    lines = [f"{a},{b},{'pq'[i % 2]}" for i, (a, b) in enumerate(values)]
+    path.write_text("a,b,kind\n" + "\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def run_folder(tmp_path, table, capsys):
+    """A run of the fake on columns a and b."""
+    out = tmp_path / "run"
+    assert main(["fit", str(table), "--out", str(out), "--label-column", "kind", "--quiet"]) == 0
+    capsys.readouterr()
+    return out
+
+
+def check_refusal(capsys, arguments, *parts, code=2):
+    """The command ends with `code`, one line on stderr that holds all parts, none on stdout."""
+    assert main([str(argument) for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("tiltflow: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def save_text(text):
+    return lambda path: path.write_text(text)
+
+
+def save_truncated_parquet(path):
+    pl.DataFrame({"a": np.arange(500.0), "b": np.arange(500.0) ** 2}).write_parquet(path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def save_pickled(path):
+    np.save(path, np.array([[1, "a"], [2, "b"]], dtype=object), allow_pickle=True)
+
+
+ROWS = "".join(f"{i},{i * i}\n" for i in range(20))
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "parts"),
+    [
+        ("nan.csv", save_text(f"a,b\n{ROWS}1,NaN\n"), ["row 21", "'b'", "nan"]),
+        ("empty-cell.csv", save_text(f"a,b\n{ROWS},3\n"), ["row 21", "'a'", "nan"]),
+        ("infinite.csv", save_text(f"a,b\n{ROWS}-inf,3\n"), ["row 21", "'a'", "inf"]),
+        ("text.csv", save_text(f"a,b\n{ROWS}1,red\n"), ["row 21", "'b'", "red", "--label-column"]),
+        ("no-rows.csv", save_text("a,b\n"), ["no rows"]),
+        ("nothing.csv", save_text(""), ["empty"]),
+        ("one-row.csv", save_text("a,b\n1,2\n"), ["one row"]),
+        ("wide.csv", save_text("a,b,c,d\n1,2,3,4\n5,6,8,7\n9,8,7,7\n"), ["(3)", "(4)"]),
+        ("constant.csv", save_text("a,b\n1,7\n2,7\n3,7\n"), ["'b'", "constant"]),
+        ("twice.csv", save_text("a,b,a\n1,2,3\n4,5,6\n"), ["'a'", "twice"]),
+        ("ragged.csv", save_text(f"a,b\n{ROWS}1\n"), ["row 21"]),
+        ("truncated.parquet", save_truncated_parquet, ["Parquet"]),
+        ("pickled.npy", save_pickled, ["pickled"]),
+        ("missing.csv", lambda path: None, ["no such file"]),
+        ("folder.csv", Path.mkdir, ["is a folder"]),
+        ("table.xlsx", save_text("x"), [".parquet"]),
+    ],
+)
+def test_bad_tables_are_refused_before_anything_is_made(tmp_path, capsys, name, save, parts):
+    path, out = tmp_path / name, tmp_path / "run"
+    save(path)
+    check_refusal(capsys, ["fit", path, "--out", out], str(path), *parts)
+    assert not out.exists()
+
+
+def test_fit_refuses_bad_arguments(tmp_path, capsys, table):
+    out = tmp_path / "run"
+    fit = ["fit", table, "--label-column", "kind", "--out"]
+    check_refusal(capsys, ["fit", table, "--out", out, "--label-column", "x"], "'x'", "a, b, kind")
+    check_refusal(capsys, [*fit, out, "--base", "nonsense"], "nonsense")
+    check_refusal(capsys, [*fit, out, "--seed", "-1"], "--seed", "-1")
+    check_refusal(capsys, [*fit, table], str(table), "is a file")
+    check_refusal(capsys, [*fit, table / "run"], "choose another place")
+    assert list(tmp_path.iterdir()) == [table]
+    out.mkdir()
+    (out / "notes.txt").touch()
+    check_refusal(capsys, [*fit, out], str(out), "not empty")
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+def test_fit_writes_the_run_and_a_summary(tmp_path, capsys, table):
+    out = tmp_path / "runs" / "first"
+    options = ["--label-column", "kind", "--max-steps", "7", "--base", "flow", "--seed", "3"]
+    assert main(["fit", str(table), "--out", str(out), *options]) == 0
+    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.jsonl", "report.html"}
+    config = json.loads((out / "config.json").read_text())
+    assert config["names"] == ["a", "b"]
+    given = config["parameters"]
+    assert (given["max_steps"], given["base"], given["random_state"]) == (7, "flow", 3)
+    assert (given["chains"], given["learning_rate"]) == (1024, None)
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [1, 1, 4]
+    assert metrics[1]["log_z"] is None
+    captured = capsys.readouterr()
+    for part in ("40", "2: a, b", "gaussian", "-1.2500 ± 0.5000", "0.7500 ± 0.0625", "report.html"):
+        assert part in captured.out
+    assert "held-out=-1.250" in captured.err
+
+
+def test_quiet_shows_no_progress(tmp_path, capsys, table):
+    arguments = ["--out", str(tmp_path / "run"), "--label-column", "kind", "--quiet"]
+    assert main(["fit", str(table), *arguments]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_failed_and_interrupted_work_has_its_exit_code(tmp_path, capsys, table):
+    fit = ["fit", table, "--label-column", "kind", "--quiet"]
+    out = tmp_path / "failed"
+    message = "training ran away: energy gap 1e9"
+    check_refusal(capsys, [*fit, "--out", out, "--base", "runaway"], message, code=1)
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    arguments = [*fit, "--out", tmp_path / "stopped", "--base", "interrupted"]
+    check_refusal(capsys, arguments, "interrupted", code=130)
+
+
+def test_sample_writes_named_columns_and_follows_the_seed(tmp_path, capsys, run_folder):
+    def sample(name, *options):
+        out = tmp_path / name
+        arguments = ["sample", str(run_folder), "--num-samples", "5", "--out", str(out), *options]
+        assert main(arguments) == 0
+        return read_table(out)
+
+    first = sample("1.csv")
+    assert first.columns == ["a", "b"]
+    assert first.values.shape == (5, 2)
+    np.testing.assert_array_equal(first.values, sample("2.parquet", "--seed", "0").values)
+    assert not np.array_equal(first.values, sample("3.npy", "--seed", "1").values)
+
+
+def test_sample_refuses_bad_arguments(tmp_path, capsys, run_folder):
+    sample = ["sample", run_folder, "--num-samples"]
+    check_refusal(capsys, [*sample, 0, "--out", tmp_path / "o.csv"], "--num-samples", "0")
+    check_refusal(capsys, [*sample, 5, "--out", tmp_path / "o.txt"], "o.txt", ".parquet")
+    check_refusal(capsys, [*sample, 5, "--out", tmp_path / "none" / "o.csv"], "no folder")
+    sample = ["sample", tmp_path / "nowhere", "--num-samples", 5]
+    check_refusal(capsys, [*sample, "--out", tmp_path / "o.csv"], "nowhere")
+    assert not list(tmp_path.glob("o.*"))
+
+
+def score(tmp_path, run_folder, capsys, text, *options):
+    """Scores of a CSV file, and what was said on stdout and stderr."""
+    (tmp_path / "new.csv").write_text(text)
+    out = tmp_path / "scores.npz"
+    arguments = ["score", str(run_folder), str(tmp_path / "new.csv"), "--out", str(out)]
+    assert main([*arguments, *options]) == 0
+    written = read_table(out)
+    assert written.columns == ["log_prob"]
+    return written.values[:, 0], capsys.readouterr()
+
+
+def test_score_matches_columns_by_name(tmp_path, capsys, run_folder):
+    text = "when,b,a\nmonday,0,1\ntuesday,2,0\n"
+    log_prob, said = score(tmp_path, run_folder, capsys, text)
+    np.testing.assert_array_equal(log_prob, [0.5, -2.0])
+    assert "when" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert "-0.7500 ± 1.2500" in said.out
+    assert score(tmp_path, run_folder, capsys, text, "--quiet")[1].err == ""
+
+
+def test_score_takes_a_table_without_names_by_place(tmp_path, capsys, run_folder):
+    log_prob, said = score(tmp_path, run_folder, capsys, "1,0\n")
+    np.testing.assert_array_equal(log_prob, [0.5])
+    assert "x0, x1 taken in that order for a, b" in said.err
+
+
+def test_score_refuses_bad_input(tmp_path, capsys, run_folder):
+    new, out = tmp_path / "new.csv", tmp_path / "scores.csv"
+    arguments = ["score", run_folder, new, "--out", out]
+    check_refusal(capsys, arguments, str(new), "no such file")
+    new.write_text("a,c\n1,2\n")
+    check_refusal(capsys, arguments, str(new), "'b' is missing", "a, b")
+    new.write_text("1,2,3\n4,5,6\n")
+    check_refusal(capsys, arguments, str(new), "'a' is missing")
+    new.write_text("a,b\n1,2\n3,\n")
+    check_refusal(capsys, arguments, str(new), "row 2", "'b'")
+    new.write_text("a,b\n1,red\n")
+    check_refusal(capsys, arguments, str(new), "'b'", "red")
+    new.write_text("a,b\n1,2\n")
+    check_refusal(capsys, [*arguments[:-1], new], str(new), "elsewhere")
+    check_refusal(capsys, [*arguments[:-1], "scores.doc"], "scores.doc", ".csv")
+    assert new.read_text() == "a,b\n1,2\n"
+    assert not out.exists()
+
+
+def test_report_is_written_again(capsys, run_folder):
+    (run_folder / "report.html").unlink()
+    assert main(["report", str(run_folder)]) == 0
+    assert (run_folder / "report.html").exists()
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_experiments_get_their_options(monkeypatch, capsys, tmp_path):
+    calls = []
+
+    def reproduce(name, seeds, seed, quiet, out):
+        calls.append((name, seeds, seed, quiet, out))
+
+    def bench(name, seed, quiet):
+        if name == "unknown":
+            raise InputError("bench: 'unknown' is not known; use one of step, flow")
+        calls.append((name, seed, quiet))
+
+    def run_demo(out, seed, quiet, quick):
+        calls.append((out, seed, quiet, quick))
+
+    two_modes = types.ModuleType("tiltflow.experiments.two_modes")
+    two_modes.__dict__["run_demo"] = run_demo
+    monkeypatch.setitem(sys.modules, "tiltflow.experiments.two_modes", two_modes)
+    monkeypatch.setattr(tiltflow.experiments, "reproduce", reproduce, raising=False)
+    monkeypatch.setattr(tiltflow.experiments, "bench", bench, raising=False)
+    assert main(["demo", "--quick", "--seed", "2"]) == 0
+    assert main(["reproduce", "rings", "--seeds", "3", "--quiet"]) == 0
+    assert main(["bench"]) == 0
+    assert main(["bench", "step"]) == 0
+    assert calls == [
+        (Path("demo"), 2, False, True),
+        ("rings", 3, 0, True, Path("reproduce/rings")),
+        (None, 0, False),
+        ("step", 0, False),
+    ]
+    check_refusal(capsys, ["bench", "unknown"], "step, flow")
+    check_refusal(capsys, ["reproduce", "rings", "--seeds", "0"], "--seeds")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_quiet_and_seed(capsys, command):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--quiet" in text
+    assert "--seed" in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["fit"], ["fit", "a.csv", "--outt", "b"]])
+def test_wrong_usage_exits_with_2(capsys, arguments):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err != ""
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, tiltflow.cli as cli\n"
+        "assert cli.main(['--help']) == 0\n"
+        "heavy = {'jax', 'numpy', 'polars', 'matplotlib', 'h5py', 'tqdm', 'sklearn'}\n"
+        "sys.exit(', '.join(heavy & sys.modules.keys()) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+def test_the_installed_command_refuses_in_one_line(tmp_path):
+    write_table(tmp_path / "t.csv", {"a": np.array([1.0, np.nan]), "b": np.array([1.0, 2.0])})
+    program = Path(sys.executable).with_name("tiltflow")
+    arguments = [program, "fit", "t.csv", "--out", "run"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("tiltflow: t.csv: row 2, column 'a' is nan")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_package_names_what_it_exposes():
+    assert tiltflow.load is fake_load
+    assert tiltflow.BalancedEBM is FakeEstimator
+    assert tiltflow.__version__.count(".") == 2
+    assert {"BalancedEBM", "load", "__version__"} <= set(dir(tiltflow))
+    with pytest.raises(AttributeError, match="nonsense"):
+        tiltflow.nonsense  # noqa: B018
