@@ -82,7 +82,7 @@ def as_matrix(columns: Mapping[str, np.ndarray], source: str | Path) -> Float[np
                 ((i, c) for i, c in enumerate(column) if c and not is_number(c)), (0, column[0])
             )
             raise InputError(
-                f"{source}: column '{name}' holds text ('{cell}' in row {row + 1}); "
+                f"{source}: column '{name}' holds text ({str(cell)[:40]!r} in row {row + 1}); "
                 "drop the column, or name it with --label-column"
             )
     if not columns:
