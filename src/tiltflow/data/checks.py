@@ -1,0 +1,133 @@
+"""Checks of a table before anything is fitted to it; every refusal is one `InputError` line."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from tiltflow.data.errors import InputError
+
+
+def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
+    """The array and the column names of an array or of a polars or pandas data frame.
+
+    Columns of plain arrays are called x0, x1, ... The array is as found: unchecked, of any dtype.
+
+    Raises:
+        InputError: the rows have different lengths.
+    """
+    if hasattr(X, "columns") and hasattr(X, "to_numpy"):
+        return X.to_numpy(), [str(name) for name in X.columns]
+    try:
+        array = np.asarray(X)
+    except ValueError:
+        raise InputError(
+            "the table: its rows have different lengths; give every row the same number of cells"
+        ) from None
+    return array, [f"x{j}" for j in range(array.shape[1] if array.ndim == 2 else 0)]
+
+
+def check_table(
+    X: np.ndarray, columns: Sequence[str], source: str, min_rows: int = 2
+) -> Float[np.ndarray, "n d"]:
+    """A table that a density can be fitted to, as float64.
+
+    Args:
+        X: (n, d), any dtype.
+        columns: d names, for the messages.
+        source: the file or argument that X comes from, for the messages.
+        min_rows: the fewest rows accepted.
+
+    Raises:
+        InputError: as `check_cells`; too few rows, fewer rows than columns, a constant column.
+    """
+    table = check_cells(X, columns, source)
+    rows, width = table.shape
+    if rows < min_rows:
+        found = "no rows" if rows == 0 else "only one row" if rows == 1 else f"only {rows} rows"
+        raise InputError(f"{source}: found {found}; a fit needs at least {min_rows}, add data")
+    if rows < width:
+        raise InputError(
+            f"{source}: found fewer rows ({rows}) than columns ({width}); "
+            "add rows or drop columns (is the table transposed?)"
+        )
+    for name, column in zip(columns, table.T):
+        if column.min() == column.max():
+            raise InputError(
+                f"{source}: column '{name}' is constant ({column[0]:g} in every row); drop it"
+            )
+    return table
+
+
+def check_cells(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.ndarray, "n d"]:
+    """A table of finite numbers, as float64; any number of rows, for scoring.
+
+    Raises:
+        InputError: not two-dimensional, no columns, a duplicate column name, text, NaN, infinity.
+    """
+    if X.ndim != 2:
+        raise InputError(
+            f"{source}: expected a table of shape (rows, columns), found shape {X.shape}; "
+            "give one row per point, X.reshape(-1, 1) if there is one column"
+        )
+    if X.shape[1] == 0:
+        raise InputError(f"{source}: found no columns; give at least one column of numbers")
+    if len(columns) != X.shape[1]:
+        raise InputError(
+            f"{source}: found {X.shape[1]} columns but {len(columns)} names; give one name each"
+        )
+    repeated = next((name for j, name in enumerate(columns) if name in columns[:j]), None)
+    if repeated is not None:
+        raise InputError(
+            f"{source}: {list(columns).count(repeated)} columns are called '{repeated}'; "
+            "rename all but one"
+        )
+    table = _as_numbers(X, columns, source)
+    _refuse_non_finite(table, columns, source)
+    return table
+
+
+def _as_numbers(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.ndarray, "n d"]:
+    if X.dtype.kind in "biuf":
+        return X.astype(np.float64)
+    table = np.empty(X.shape, np.float64)
+    for j, name in enumerate(columns):
+        for i, cell in enumerate(X[:, j]):
+            number = _as_number(cell)
+            if number is None:
+                raise InputError(
+                    f"{source}: row {i + 1}, column '{name}' holds {str(cell)[:40]!r}, "
+                    "not a number; drop the column or turn it into numbers"
+                )
+            table[i, j] = number
+    return table
+
+
+def _as_number(cell: Any) -> float | None:
+    """The cell as a float; NaN where it is missing; None where it is no number."""
+    # pandas.NA cannot be told by `is` without importing pandas.
+    if cell is None or type(cell).__name__ == "NAType":
+        return math.nan
+    if isinstance(cell, (str, bytes, complex, np.datetime64, np.timedelta64)):
+        return None
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def _refuse_non_finite(
+    table: Float[np.ndarray, "n d"], columns: Sequence[str], source: str
+) -> None:
+    bad = ~np.isfinite(table)
+    count = int(bad.sum())
+    if count == 0:
+        return
+    i, j = np.argwhere(bad)[0]
+    cells = "the only such cell" if count == 1 else f"the first of {count} such cells"
+    raise InputError(
+        f"{source}: row {i + 1}, column '{columns[j]}' is {table[i, j]:g} "
+        f"({cells}); fill or drop missing and infinite cells"
+    )

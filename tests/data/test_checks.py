@@ -1,0 +1,96 @@
+"""Every bad table is refused by one line that names source, place and remedy."""
+
+import numpy as np
+import pandas
+import polars
+import pytest
+
+from tiltflow.data.checks import as_table, check_cells, check_table
+from tiltflow.data.errors import InputError
+
+GOOD = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 1.0]])
+
+
+def changed(*cells):
+    table = GOOD.astype(object)
+    for row, column, value in cells:
+        table[row, column] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [
+        (GOOD[:, 0], r"shape \(3,\); .*reshape"),
+        (GOOD[:, :0], "no columns; give at least one"),
+        (GOOD[:0], "found no rows; .* add data"),
+        (GOOD[:1], "found only one row; .* add data"),
+        (GOOD[:2].repeat(2, axis=1) + np.eye(2, 4), r"fewer rows \(2\) than columns \(4\)"),
+        (
+            changed((1, 0, np.nan), (2, 1, np.inf)).astype(float),
+            "row 2, column 'a' is nan .*first of 2 such cells.*; fill or drop",
+        ),
+        (changed((2, 1, -np.inf)).astype(float), "row 3, column 'b' is -inf .*the only such cell"),
+        (changed((2, 0, None)), "row 3, column 'a' is nan"),
+        (changed((2, 0, pandas.NA)), "row 3, column 'a' is nan"),
+        (changed((1, 1, "many")), "row 2, column 'b' holds 'many', not a number; drop"),
+        (changed((0, 1, np.datetime64("2020-01-01"))), "row 1, column 'b' holds '2020-01-01'"),
+        (np.array([["1", "2"], ["3", "4"]]), "row 1, column 'a' holds '1', not a number"),
+        (GOOD * [1, 0] + [0, 7], "column 'b' is constant \\(7 in every row\\); drop it"),
+        (GOOD * 1j, "row 1, column 'a' holds"),
+    ],
+)
+def test_bad_tables(table, found):
+    columns = list("abcd")[: table.shape[1] if table.ndim == 2 else 0]
+    with pytest.raises(InputError, match=found) as refusal:
+        check_table(table, columns, "points.csv")
+    assert str(refusal.value).startswith("points.csv: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_bad_names():
+    with pytest.raises(InputError, match="2 columns are called 'a'; rename all but one"):
+        check_table(GOOD, ["a", "a"], "points.csv")
+    with pytest.raises(InputError, match="2 columns but 1 names"):
+        check_table(GOOD, ["a"], "points.csv")
+
+
+def test_min_rows():
+    with pytest.raises(InputError, match="only 3 rows; a fit needs at least 10"):
+        check_table(GOOD, ["a", "b"], "points.csv", min_rows=10)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int8, object])
+def test_numbers_of_any_kind_become_float64(dtype):
+    table = check_table(GOOD.astype(dtype), ["a", "b"], "X")
+    assert table.dtype == np.float64
+    np.testing.assert_array_equal(table, GOOD)
+
+
+def test_scoring_takes_one_row():
+    np.testing.assert_array_equal(check_cells(GOOD[:1], ["a", "b"], "X"), GOOD[:1])
+
+
+@pytest.mark.parametrize("frame", [pandas.DataFrame, polars.DataFrame])
+def test_frames_keep_their_names(frame):
+    array, names = as_table(frame({"height": [1.0, 3.0, 4.0], "count": [2, 5, 1]}))
+    assert names == ["height", "count"]
+    np.testing.assert_array_equal(check_table(array, names, "X"), GOOD)
+
+
+@pytest.mark.parametrize("frame", [pandas.DataFrame, polars.DataFrame])
+def test_frames_with_text_or_holes_are_refused(frame):
+    array, names = as_table(frame({"a": [1.0, 2.0], "kind": ["long", "short"]}))
+    with pytest.raises(InputError, match="row 1, column 'kind' holds 'long'"):
+        check_table(array, names, "X")
+    array, names = as_table(frame({"a": [1.0, None], "b": [1, 2]}))
+    with pytest.raises(InputError, match="row 2, column 'a' is nan"):
+        check_table(array, names, "X")
+
+
+def test_arrays_and_lists_get_names():
+    assert as_table(GOOD)[1] == ["x0", "x1"]
+    array, names = as_table([[1, 2], [3, 4]])
+    assert array.shape == (2, 2) and names == ["x0", "x1"]
+    with pytest.raises(InputError, match="rows have different lengths"):
+        as_table([[1, 2], [3]])
