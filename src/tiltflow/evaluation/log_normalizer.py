@@ -8,10 +8,14 @@ the standard error by the delta method (Owen 2013, chapter 9).
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+from flowjax.distributions import AbstractDistribution
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from tiltflow.models.tilted import TiltedEBM
 
 
 class LogNormalizer(NamedTuple):
@@ -38,3 +42,25 @@ def importance_sampling(log_weights: Float[Array, " n"]) -> LogNormalizer:
 def normalised_weights(log_weights: Float[Array, " n"]) -> Float[Array, " n"]:
     """Self-normalised importance weights: they add up to one."""
     return jax.nn.softmax(jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf))
+
+
+@eqx.filter_jit
+def draw_weighted(
+    key: PRNGKeyArray, model: TiltedEBM, flow: AbstractDistribution, draws: int
+) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
+    """Draws of the flow and their log-weights under the model, in chunks of at most 8192."""
+    chunk = min(draws, 8192)
+
+    def draw_chunk(chunk_key: PRNGKeyArray) -> tuple[Array, Array]:
+        y, log_prob = flow.sample_and_log_prob(chunk_key, (chunk,))
+        return y, jax.vmap(model.log_density)(y) - log_prob
+
+    y, log_weights = jax.lax.map(draw_chunk, jax.random.split(key, -(-draws // chunk)))
+    return y.reshape(-1, y.shape[-1])[:draws], log_weights.reshape(-1)[:draws]
+
+
+def estimate_log_normalizer(
+    key: PRNGKeyArray, model: TiltedEBM, flow: AbstractDistribution, draws: int
+) -> LogNormalizer:
+    """Log Z of the model from `draws` draws of the flow."""
+    return importance_sampling(draw_weighted(key, model, flow, draws)[1])

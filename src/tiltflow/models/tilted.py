@@ -23,5 +23,5 @@ class TiltedEBM(eqx.Module):
     energy: Energy
 
     def log_density(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """log base(x) - E(x) at one point, in nats: the log-density up to log Z."""
+        """Log base(x) - E(x) at one point, in nats: the log-density up to log Z."""
         return self.base.log_prob(x) - self.energy(x)

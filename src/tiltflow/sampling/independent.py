@@ -23,7 +23,7 @@ class Proposals(NamedTuple):
 
     @property
     def log_weights(self) -> Float[Array, " n"]:
-        """log w = log_density - log q; not finite where the model's log-density is not."""
+        """Log w = log_density - log q; not finite where the model's log-density is not."""
         return self.chains.log_density - self.log_prob
 
 

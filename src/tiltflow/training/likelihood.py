@@ -32,9 +32,7 @@ def likelihood_gradient(
     batch and the negatives go through the network in one pass.
     """
     points = jnp.concatenate([batch, negatives.position])
-    weights = jnp.concatenate(
-        [jnp.full(batch.shape[0], 1 / batch.shape[0]), -negatives.weights]
-    )
+    weights = jnp.concatenate([jnp.full(batch.shape[0], 1 / batch.shape[0]), -negatives.weights])
 
     def gap(energy: Energy) -> Float[Array, ""]:
         return jnp.dot(weights, jax.vmap(energy)(points))

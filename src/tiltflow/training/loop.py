@@ -24,7 +24,7 @@ from tiltflow.evaluation.held_out import compare_on_held_out
 from tiltflow.models.energies import Energy
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.training.balanced import Balanced
+from tiltflow.training.balanced import Balanced, BalancedState
 from tiltflow.training.guard import Runaway, TrainingFailed, find_runaway
 from tiltflow.training.likelihood import likelihood_gradient
 from tiltflow.training.persistent import Persistent
@@ -48,6 +48,17 @@ class Schedule:
     max_rollbacks: int = 5
 
 
+class Fixed(NamedTuple):
+    """Everything a chunk reads and does not change."""
+
+    source: Any
+    base: AbstractDistribution
+    energy_static: PyTree
+    flow_static: PyTree
+    schedule: Schedule
+    x: Float[Array, "n d"]
+
+
 class TrainState(NamedTuple):
     """Everything a step changes. `average` is the moving average of the energy's parameters."""
 
@@ -66,6 +77,7 @@ class Trained(NamedTuple):
 
     energy: Energy
     flow: AbstractDistribution | None
+    flow_static: PyTree
     source: Any
     best_step: int
     reports: list[dict[str, Any]]
@@ -97,13 +109,8 @@ def train_energy(
     init_key, run_key, report_key = jax.random.split(key, 3)
     energy_parameters, energy_static = eqx.partition(energy, eqx.is_inexact_array)
     flow_static = trainable(flow)[1]
-    state = TrainState(
-        energy=jax.tree.map(jnp.copy, energy_parameters),
-        average=jax.tree.map(jnp.copy, energy_parameters),
-        optimiser=_optimiser(schedule).init(energy_parameters),
-        source=_copy(source.init(init_key, base, flow)),
-        step=jnp.asarray(0),
-    )
+    source_state = _copy(source.init(init_key, base, flow))
+    state = _initial_state(energy_parameters, source_state, schedule)
     compare = held_out is not None and flow is not None
     best, best_flow, best_step, stale = energy, flow, 0, 0
     reports: list[dict[str, Any]] = []
@@ -111,10 +118,10 @@ def train_energy(
     step = 0
     while step < schedule.steps:
         rates = _rates(step, schedule) * rate_scale
-        fixed = (source, base, energy_static, flow_static, schedule, x, jnp.asarray(rates),
-                 jax.random.fold_in(run_key, step + 1_000_003 * rollbacks))
+        chunk_key = jax.random.fold_in(run_key, step + 1_000_003 * rollbacks)
+        fixed = Fixed(source, base, energy_static, flow_static, schedule, x)
         started = time.perf_counter()
-        state, trace = _run_chunk(fixed, state)
+        state, trace = run_chunk((fixed, rates, rates, chunk_key), state)
         trace = {name: np.asarray(values) for name, values in trace.items()}
         seconds = time.perf_counter() - started
 
@@ -122,8 +129,13 @@ def train_energy(
         if runaway is not None:
             rollbacks += 1
             rate_scale *= 0.5
-            event = {"stage": "energy", "event": "rollback", "step": step, "reason": str(runaway),
-                     "rate_scale": rate_scale}
+            event = {
+                "stage": "energy",
+                "event": "rollback",
+                "step": step,
+                "reason": str(runaway),
+                "rate_scale": rate_scale,
+            }
             reports.append(event)
             if on_report:
                 on_report(event)
@@ -147,7 +159,12 @@ def train_energy(
             candidate_flow = eqx.combine(state.source.flow, flow_static)
             comparison = compare_on_held_out(
                 jax.random.fold_in(report_key, step),
-                base, candidate, best, candidate_flow, held_out, schedule.draws,
+                base,
+                candidate,
+                best,
+                candidate_flow,
+                held_out,
+                schedule.draws,
             )
             report |= {name: float(value) for name, value in comparison.items()}
             if report["gain"] > 0:
@@ -168,14 +185,50 @@ def train_energy(
         )
     if not compare:
         best, best_step = eqx.combine(state.average, energy_static), step
-    return Trained(best, best_flow, state.source, best_step, reports, stopped)
+    return Trained(best, best_flow, flow_static, state.source, best_step, reports, stopped)
 
 
-def _rates(first_step: int, schedule: Schedule) -> np.ndarray:
+def settle(
+    key: PRNGKeyArray,
+    trained: Trained,
+    base: AbstractDistribution,
+    source: Balanced,
+    x: Float[Array, "n d"],
+    schedule: Schedule,
+    *,
+    chunks: int,
+) -> BalancedState:
+    """Freeze the energy and let the chains and the flow come to it; the compiled chunk is reused.
+
+    Training leaves a flow that follows the last energy, while the best averaged one is kept.
+    """
+    energy_parameters, energy_static = eqx.partition(trained.energy, eqx.is_inexact_array)
+    fixed = Fixed(source, base, energy_static, trained.flow_static, schedule, x)
+    state = _initial_state(energy_parameters, _copy(trained.source), schedule)
+    frozen = jnp.zeros(schedule.chunk)
+    for index in range(chunks):
+        flow_rates = jnp.full(schedule.chunk, 0.5 * (1 + math.cos(math.pi * index / chunks)))
+        state, trace = run_chunk((fixed, frozen, flow_rates, jax.random.fold_in(key, index)), state)
+        if not np.isfinite(np.asarray(trace["global_acceptance_rate"])).all():
+            return trained.source
+    return state.source
+
+
+def _initial_state(energy_parameters: PyTree, source_state: Any, schedule: Schedule) -> TrainState:
+    return TrainState(
+        energy=_copy(energy_parameters),
+        average=_copy(energy_parameters),
+        optimiser=_optimiser(schedule).init(energy_parameters),
+        source=source_state,
+        step=jnp.asarray(0),
+    )
+
+
+def _rates(first_step: int, schedule: Schedule) -> Float[Array, " steps"]:
     """The cosine schedule of one chunk, relative to the peak, with a short warm-up."""
     steps = first_step + np.arange(schedule.chunk)
     cosine = 0.5 * (1 + np.cos(math.pi * np.minimum(steps / schedule.steps, 1.0)))
-    return cosine * np.minimum(1.0, (steps + 1) / 100)
+    return jnp.asarray(cosine * np.minimum(1.0, (steps + 1) / 100))
 
 
 def _copy(tree: PyTree) -> PyTree:
@@ -192,28 +245,34 @@ def _optimiser(schedule: Schedule) -> optax.GradientTransformation:
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _run_chunk(
-    fixed: tuple, state: TrainState
+def run_chunk(
+    inputs: tuple[Fixed, Float[Array, " steps"], Float[Array, " steps"], PRNGKeyArray],
+    state: TrainState,
 ) -> tuple[TrainState, dict[str, Float[Array, " steps"]]]:
-    """One chunk of likelihood steps; also returns the trace of every watched quantity."""
-    source, base, energy_static, flow_static, schedule, x, rates, key = fixed
+    """One chunk of likelihood steps; also returns the trace of every watched quantity.
+
+    `inputs` are the fixed parts, the rates of the energy and of the proposal at every step
+    relative to their peaks, and a key. `state` is donated.
+    """
+    fixed, energy_rates, flow_rates, key = inputs
+    source, base, energy_static, flow_static, schedule, x = fixed
     shuffle_key, run_key = jax.random.split(key)
     order = jax.random.permutation(shuffle_key, x.shape[0])
     batch_size = min(schedule.batch_size, x.shape[0])
 
     def step(state: TrainState, inputs: tuple) -> tuple[TrainState, dict]:
-        i, rate = inputs
+        i, energy_rate, flow_rate = inputs
         energy = eqx.combine(state.energy, energy_static)
         model = TiltedEBM(base, energy)
         negatives, source_state, info = source.draw(
-            jax.random.fold_in(run_key, i), model, flow_static, state.source, rate
+            jax.random.fold_in(run_key, i), model, flow_static, state.source, flow_rate
         )
         batch = x[order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]]
         gap, gradient = likelihood_gradient(energy, batch, negatives)
         gradient, _ = eqx.partition(gradient, eqx.is_inexact_array)
         updates, optimiser = _optimiser(schedule).update(gradient, state.optimiser, state.energy)
         parameters = jax.tree.map(
-            lambda p, u: p - schedule.learning_rate * rate * u, state.energy, updates
+            lambda p, u: p - schedule.learning_rate * energy_rate * u, state.energy, updates
         )
         count = state.step + 1
         # Early averages forget the start quickly (the usual warm-up of moving averages).
@@ -222,4 +281,4 @@ def _run_chunk(
         info |= {"energy_gap": gap, "gradient_norm": optax.global_norm(gradient)}
         return TrainState(parameters, average, optimiser, source_state, count), info
 
-    return jax.lax.scan(step, state, (jnp.arange(schedule.chunk), rates))
+    return jax.lax.scan(step, state, (jnp.arange(schedule.chunk), energy_rates, flow_rates))

@@ -54,8 +54,9 @@ def fit_flow(
         state = _run_chunk(fixed, state)
         score = float(_mean_log_prob(state[0], static, held_out))
         if on_report:
-            on_report({"step": step + chunk, "total_steps": max_steps,
-                       "held_out_log_likelihood": score})
+            on_report(
+                {"step": step + chunk, "total_steps": max_steps, "held_out_log_likelihood": score}
+            )
         if score > best_score:
             # The state is donated to the next chunk, so what is kept must be a copy.
             best = eqx.combine(jax.tree.map(jnp.copy, state[0]), static)

@@ -1,0 +1,345 @@
+"""BalancedEBM: the scikit-learn door. Rows in the user's units in, normalised densities out."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from tiltflow.data.checks import as_table, check_cells, check_table
+from tiltflow.data.dequantisation import dequantise, find_quanta, requantise
+from tiltflow.data.errors import InputError
+from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.models.energies import MLPEnergy
+from tiltflow.models.files import fill_tree, read_model, tree_arrays, write_model
+from tiltflow.models.gaussian_mixture import (
+    GaussianMixture,
+    diagonal_mixture_template,
+    mixture_template,
+)
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.production import draw_samples
+from tiltflow.training.balanced import Balanced
+from tiltflow.training.bases import BaseKind, choose_base, diagonal_components, proposal_on
+from tiltflow.training.density import Density, batched_log_density, default_schedule, fit_density
+from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing, steps_template
+
+SAMPLE_SWEEPS = 20
+KEPT_ROWS = 2000
+
+
+class BalancedEBM(DensityMixin, BaseEstimator):
+    """A normalised density of a table: a base density tilted by a learned energy.
+
+    Trained by maximum likelihood with negatives from chains that a flow carries between modes
+    (Grenioux, Moulines, Gabrié 2023). Densities are in nats and in the user's units.
+
+    Args:
+        base: "gaussian", "mixture", "flow", or "auto", which takes the best on held-out rows.
+        preprocessing: "standardise", "whiten", "gaussianise", "gaussianise+whiten", or "auto".
+        max_steps: most training steps of the energy; None for a default that follows the base.
+        chains: Markov chains that run along.
+        local_steps: MALA steps of every chain between two flow proposals.
+        energy_width: units of each hidden layer of the energy.
+        energy_depth: hidden layers of the energy.
+        learning_rate: peak rate of the energy; None for a default that follows the base.
+        validation_fraction: share of the rows that is held out to choose and to stop.
+        random_state: a seed; the same seed on the same machine gives the same bits.
+
+    Attributes:
+        log_normalizer_: log Z of the tilt relative to the base, nats.
+        log_normalizer_stderr_: its standard error.
+        held_out_log_likelihood_: mean over the held-out rows, nats, user's units.
+        held_out_log_likelihood_stderr_: its standard error, over rows and log Z together.
+        base_: the base chosen, in words.
+        preprocessing_: the preprocessing chosen.
+        quanta_: grid step of every column, 0 where it is continuous.
+        metrics_: the reports of training, a list of dictionaries.
+        importance_ess_: effective share of the flow's draws under the model, from 0 to 1.
+        stopped_: what ran away for good during training, or None.
+        n_features_in_, feature_names_in_: as scikit-learn has them.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: BaseKind = "auto",
+        preprocessing: str = "auto",
+        max_steps: int | None = None,
+        chains: int = 1024,
+        local_steps: int = 10,
+        energy_width: int = 128,
+        energy_depth: int = 3,
+        learning_rate: float | None = None,
+        validation_fraction: float = 0.15,
+        random_state: Any = None,
+    ):
+        self.base = base
+        self.preprocessing = preprocessing
+        self.max_steps = max_steps
+        self.chains = chains
+        self.local_steps = local_steps
+        self.energy_width = energy_width
+        self.energy_depth = energy_depth
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def fit(
+        self, X: Any, y: Any = None, *, on_report: Callable[[dict[str, Any]], None] | None = None
+    ) -> Self:
+        """Fit the density of the rows of X: (n, d), an array or a data frame; y is ignored.
+
+        `on_report` is called with a dictionary at every report of training.
+
+        Raises:
+            InputError: a ValueError that names what is wrong with X or with an argument.
+            TrainingFailed: training ran away from its first state, again and again.
+        """
+        self._check_arguments()
+        values, columns = as_table(X)
+        X = check_table(values, columns, "X")
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        generator = np.random.default_rng(seed)
+        key = jax.random.key(seed)
+        base_key, train_key = jax.random.split(key)
+
+        self.feature_names_in_ = np.asarray(columns, dtype=object)
+        self.n_features_in_ = X.shape[1]
+        self.quanta_ = find_quanta(X)
+        self.origin_ = X.min(axis=0)
+        order = generator.permutation(len(X))
+        held_out_rows = max(1, round(self.validation_fraction * len(X)))
+        rows = dequantise(generator, X, self.quanta_)[order]
+        held_out, training = np.split(rows, [held_out_rows])
+
+        self.preprocessing_, self._bijection = choose_preprocessing(
+            self.preprocessing, training, held_out, columns, seed=seed % 2**31
+        )
+        x, _ = to_model_units(self._bijection, training)
+        x_held_out, log_det = to_model_units(self._bijection, held_out)
+        start = choose_base(
+            base_key, self.base, x, x_held_out, seed=seed % 2**31, on_report=on_report
+        )
+        schedule = default_schedule(start.kind, len(x))
+        if self.max_steps is not None:
+            schedule = replace(schedule, steps=self.max_steps)
+        if self.learning_rate is not None:
+            schedule = replace(schedule, learning_rate=self.learning_rate)
+        density = fit_density(
+            train_key,
+            start,
+            x,
+            x_held_out,
+            source=Balanced(chains=self.chains, local_steps=self.local_steps),
+            schedule=schedule,
+            width=self.energy_width,
+            depth=self.energy_depth,
+            on_report=on_report,
+        )
+        self.base_ = f"{start.kind}: {start.description}"
+        self._proposal_components = diagonal_components(len(x))
+        self._set_density(density)
+        self.metrics_ = density.reports
+        self.n_iter_ = density.best_step
+        self.stopped_ = None if density.stopped is None else str(density.stopped)
+        scores = np.asarray(density.log_prob(jnp.asarray(x_held_out))) + log_det
+        self.held_out_log_likelihood_ = float(scores.mean())
+        self.held_out_log_likelihood_stderr_ = float(
+            np.hypot(scores.std() / np.sqrt(len(scores)), self.log_normalizer_stderr_)
+        )
+        self._kept_rows = X[order[:KEPT_ROWS]]
+        if self.stopped_:
+            warnings.warn(
+                f"training ran away and stopped at its last good state: {self.stopped_}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
+        """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units."""
+        check_is_fitted(self)
+        values, columns = as_table(X)
+        values = check_cells(values, columns, "X")
+        if values.shape[1] != self.n_features_in_:
+            raise InputError(
+                f"X: has {values.shape[1]} columns, the model was fitted on {self.n_features_in_}: "
+                f"{', '.join(map(str, self.feature_names_in_))}"
+            )
+        z, log_det = to_model_units(self._bijection, values)
+        log_density = np.asarray(batched_log_density(self._model, jnp.asarray(z)))
+        return log_density - self.log_normalizer_ + log_det
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-density of the rows of X, nats, user's units."""
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n: int = 1, key: int | None = None) -> Float[np.ndarray, "n d"]:
+        """Draw n rows of the EBM (not of the flow), (n, d), in the user's units.
+
+        Every row is the end of a Metropolis-corrected chain of its own. Quantised columns come
+        back on their grid. `key` is a seed; None takes `random_state`'s.
+        """
+        check_is_fitted(self)
+        if n < 1:
+            raise InputError(f"n: {n} samples asked for; ask for one or more")
+        seed = int(check_random_state(self.random_state).randint(2**31)) if key is None else key
+        chains = min(1024, 1 << (n - 1).bit_length())
+        draws = []
+        for batch in range(-(-n // chains)):
+            batch_key = jax.random.fold_in(jax.random.key(seed), batch)
+            draws.append(
+                draw_samples(
+                    batch_key,
+                    self._model,
+                    self._flow,
+                    self._step_size,
+                    chains,
+                    SAMPLE_SWEEPS,
+                    self.local_steps,
+                )
+            )
+        z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
+        return requantise(to_user_units(self._bijection, z), self.quanta_, self.origin_)
+
+    def report(self, path: str | Path) -> None:
+        """Write the HTML report of the fit to `path`: one file that opens without a network."""
+        check_is_fitted(self)
+        from tiltflow.report.fit_report import write_fit_report
+
+        samples = self.sample(min(KEPT_ROWS, 4 * len(self._kept_rows)), key=0)
+        write_fit_report(Path(path), self, self._kept_rows, samples)
+
+    def save(self, path: str | Path) -> None:
+        """Write `config.json` and `model.safetensors` into the folder `path`."""
+        check_is_fitted(self)
+        config = {
+            "parameters": {**self.get_params(), "random_state": None},
+            "columns": [str(name) for name in self.feature_names_in_],
+            "base": self.base_,
+            "base_components": (
+                len(self._model.base.means)
+                if isinstance(self._model.base, GaussianMixture)
+                else None
+            ),
+            "proposal_components": self._proposal_components,
+            "preprocessing": self.preprocessing_,
+            "best_step": self.n_iter_,
+            "stopped": self.stopped_,
+            "log_normalizer": self.log_normalizer_,
+            "log_normalizer_stderr": self.log_normalizer_stderr_,
+            "importance_ess": self.importance_ess_,
+            "held_out_log_likelihood": self.held_out_log_likelihood_,
+            "held_out_log_likelihood_stderr": self.held_out_log_likelihood_stderr_,
+            "metrics": self.metrics_,
+        }
+        arrays = {"quanta": self.quanta_, "origin": self.origin_, "rows": self._kept_rows}
+        arrays["step_size"] = np.asarray(self._step_size)
+        for name, tree in self._modules().items():
+            arrays |= tree_arrays(name, tree)
+        write_model(Path(path), config, arrays)
+
+    def _check_arguments(self) -> None:
+        choices = {"base": get_args(BaseKind), "preprocessing": ("auto", *PREPROCESSINGS)}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name}: {getattr(self, name)!r} is not known; use {', '.join(known)}"
+                )
+        for name, least in {
+            "chains": 2,
+            "local_steps": 1,
+            "energy_width": 1,
+            "energy_depth": 1,
+        }.items():
+            if not getattr(self, name) >= least:
+                raise InputError(
+                    f"{name}: {getattr(self, name)!r} is too small; give {least} or more"
+                )
+        for name in ("max_steps", "learning_rate"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise InputError(f"{name}: {getattr(self, name)!r} is not positive")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(
+                f"validation_fraction: {self.validation_fraction!r} is not between 0 and 1"
+            )
+
+    def _modules(self) -> dict[str, Any]:
+        return {
+            "preprocessing": self._bijection,
+            "base": self._model.base,
+            "energy": self._model.energy,
+            "flow": self._flow,
+        }
+
+    def _set_density(self, density: Density) -> None:
+        self._model, self._flow, self._step_size = density.model, density.flow, density.step_size
+        self.log_normalizer_ = float(density.log_normalizer.log_z)
+        self.log_normalizer_stderr_ = float(density.log_normalizer.stderr)
+        self.importance_ess_ = float(density.log_normalizer.ess)
+
+
+def load(path: str | Path) -> BalancedEBM:
+    """The estimator that `save` wrote into the folder `path`.
+
+    Raises:
+        InputError: a file is missing or damaged, or the format version is another.
+    """
+    folder = Path(path)
+    config, arrays = read_model(folder)
+    source = str(folder)
+    try:
+        estimator = BalancedEBM(**config["parameters"])
+        estimator._check_arguments()
+        columns = config["columns"]
+        dimension = len(columns)
+        estimator.feature_names_in_ = np.asarray(columns, dtype=object)
+        estimator.n_features_in_ = dimension
+        estimator.base_ = config["base"]
+        estimator.preprocessing_ = config["preprocessing"]
+        estimator.n_iter_ = config["best_step"]
+        estimator.stopped_ = config["stopped"]
+        estimator.metrics_ = config["metrics"]
+        for name in (
+            "log_normalizer",
+            "log_normalizer_stderr",
+            "importance_ess",
+            "held_out_log_likelihood",
+            "held_out_log_likelihood_stderr",
+        ):
+            setattr(estimator, f"{name}_", float(config[name]))
+        estimator._proposal_components = int(config["proposal_components"])
+        mixture = diagonal_mixture_template(estimator._proposal_components, dimension)
+        flow = proposal_on(jax.random.key(0), mixture)
+        components = config["base_components"]
+        base = flow if components is None else mixture_template(int(components), dimension)
+        energy = MLPEnergy(
+            dimension,
+            width=estimator.energy_width,
+            depth=estimator.energy_depth,
+            key=jax.random.key(0),
+        )
+        bijection = steps_template(estimator.preprocessing_, dimension)
+        estimator.quanta_ = arrays["quanta"]
+        estimator.origin_ = arrays["origin"]
+        estimator._kept_rows = arrays["rows"]
+        estimator._step_size = jnp.asarray(arrays["step_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{source}: the configuration is damaged ({error!r})") from None
+    estimator._bijection = fill_tree("preprocessing", bijection, arrays, source)
+    estimator._model = TiltedEBM(
+        fill_tree("base", base, arrays, source), fill_tree("energy", energy, arrays, source)
+    )
+    estimator._flow = fill_tree("flow", flow, arrays, source)
+    return estimator

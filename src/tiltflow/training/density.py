@@ -1,0 +1,111 @@
+"""From rows to a normalised density: base, proposal, energy, settling, log Z.
+
+Everything here happens in model units; the estimator adds the preprocessing.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from tiltflow.evaluation.log_normalizer import LogNormalizer, estimate_log_normalizer
+from tiltflow.models.energies import Energy, MLPEnergy
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.training.balanced import Balanced
+from tiltflow.training.bases import Start
+from tiltflow.training.guard import Runaway
+from tiltflow.training.loop import OnReport, Schedule, settle, train_energy
+
+SETTLE_CHUNKS = 2
+
+
+class Density(NamedTuple):
+    """A trained, normalised density with the proposal that normalises and samples it.
+
+    `positions` are the chains as training left them, settled under the model.
+    """
+
+    model: TiltedEBM
+    flow: AbstractDistribution
+    step_size: Float[Array, ""]
+    positions: Float[Array, "chains d"]
+    log_normalizer: LogNormalizer
+    best_step: int
+    reports: list[dict[str, Any]]
+    stopped: Runaway | None
+
+    def log_prob(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """Normalised log-density of the rows of `x`, in nats of model units."""
+        return batched_log_density(self.model, x) - self.log_normalizer.log_z
+
+
+def default_schedule(base_kind: str, rows: int) -> Schedule:
+    """Steps and rates for a base: a base near the data needs small steps, one Gaussian large.
+
+    Measured by `tiltflow bench schedule`-like sweeps of docs/decisions.md.
+    """
+    if base_kind == "gaussian":
+        return Schedule(steps=1500, learning_rate=1e-3, weight_decay=1.0)
+    return Schedule(steps=1000, learning_rate=3e-4, weight_decay=1.0)
+
+
+def fit_density(
+    key: PRNGKeyArray,
+    start: Start,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    *,
+    source: Balanced,
+    schedule: Schedule,
+    energy: Energy | None = None,
+    width: int = 128,
+    depth: int = 3,
+    final_draws: int = 65_536,
+    on_report: OnReport | None = None,
+) -> Density:
+    """Train an energy (an MLP of `width` and `depth` if None) on the base and the flow of `start`.
+
+    Raises:
+        TrainingFailed: nothing good was ever reached.
+    """
+    energy_key, train_key, settle_key, final_key = jax.random.split(key, 4)
+    if energy is None:
+        energy = MLPEnergy(x.shape[1], width=width, depth=depth, key=energy_key)
+    rows = jnp.asarray(x)
+    trained = train_energy(
+        train_key,
+        energy,
+        start.base,
+        source,
+        start.flow,
+        rows,
+        jnp.asarray(held_out),
+        schedule,
+        on_report=on_report,
+    )
+    if on_report:
+        on_report({"stage": "settle", "step": 0, "total_steps": SETTLE_CHUNKS * schedule.chunk})
+    state = settle(settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS)
+    model = TiltedEBM(start.base, trained.energy)
+    flow = eqx.combine(state.flow, trained.flow_static)
+    log_normalizer = estimate_log_normalizer(final_key, model, flow, final_draws)
+    return Density(
+        model=model,
+        flow=flow,
+        step_size=jnp.exp(state.log_step_size),
+        positions=state.position,
+        log_normalizer=log_normalizer,
+        best_step=trained.best_step,
+        reports=trained.reports,
+        stopped=trained.stopped,
+    )
+
+
+@eqx.filter_jit
+def batched_log_density(model: TiltedEBM, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """The unnormalised log-density of rows, in chunks so that memory stays bounded."""
+    return jax.lax.map(model.log_density, x, batch_size=8192)
