@@ -5,15 +5,24 @@ bounded log-scales (Dinh et al. 2017) above. Every flow starts as the identity, 
 at the density it stands on.
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import paramax
-from flowjax.bijections import Affine, Chain, Permute, RationalQuadraticSpline
+from flowjax.bijections import (
+    AbstractBijection,
+    Affine,
+    Chain,
+    Coupling,
+    Permute,
+    RationalQuadraticSpline,
+)
 from flowjax.distributions import AbstractDistribution, Transformed
 from flowjax.flows import coupling_flow as flowjax_coupling_flow
+from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 SPLINE_MAX_DIMENSION = 8
@@ -35,24 +44,48 @@ def coupling_flow(
     (dimension,) = base_dist.shape
     if transformer == "auto":
         transformer = "spline" if dimension <= SPLINE_MAX_DIMENSION else "affine"
-    if transformer == "spline":
-        bijection = RationalQuadraticSpline(knots=8, interval=6)
-    else:
-        bijection = eqx.tree_at(
-            lambda affine: affine.scale,
-            Affine(),
-            paramax.Parameterize(_bounded_scale, jnp.zeros(())),
-        )
+    kind = _Transformer(transformer)
     flow = flowjax_coupling_flow(
         key,
         base_dist=base_dist,
-        transformer=bijection,
+        transformer=kind.template(),
         flow_layers=layers,
         nn_width=width,
         nn_depth=depth,
         invert=True,
     )
-    return _start_at_identity(flow)
+    return _start_at_identity(eqx.tree_at(_constructors, flow, replace_fn=lambda _: kind))
+
+
+@dataclass(frozen=True)
+class _Transformer:
+    """The bijection of one coordinate, made from a flat vector of parameters.
+
+    flowjax keeps a new closure in every layer in its place; two flows of one structure would then
+    be unequal to JAX, and everything that takes one would compile anew for the other.
+    """
+
+    kind: Literal["spline", "affine"]
+
+    def template(self) -> AbstractBijection:
+        """The bijection at parameters zero: the identity."""
+        if self.kind == "spline":
+            return RationalQuadraticSpline(knots=8, interval=6)
+        scale = paramax.Parameterize(_bounded_scale, jnp.zeros(()))
+        return eqx.tree_at(lambda affine: affine.scale, Affine(), scale)
+
+    def __call__(self, parameters: Float[Array, " p"]) -> AbstractBijection:
+        constructor, _ = get_ravelled_pytree_constructor(
+            self.template(),
+            filter_spec=eqx.is_inexact_array,
+            is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
+        )
+        return constructor(parameters)
+
+
+def _constructors(flow: Transformed) -> list:
+    nodes = jax.tree.leaves(flow.bijection, is_leaf=lambda n: isinstance(n, Coupling))
+    return [node.transformer_constructor for node in nodes if isinstance(node, Coupling)]
 
 
 def _bounded_scale(raw: Float[Array, "..."]) -> Float[Array, "..."]:
