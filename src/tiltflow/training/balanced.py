@@ -9,6 +9,7 @@ Grenioux, Moulines, Gabrié (2023), algorithm 1 as reconstructed in docs/theory.
        of 1, for which log q is needed in 2 anyway.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,7 +57,8 @@ class Balanced:
             position=base.sample(key, (self.chains,)),
             flow=parameters,
             optimiser=_flow_optimiser().init(parameters),
-            log_step_size=jnp.log(0.1 / dimension ** (1 / 3)),
+            # A weakly typed scalar would compile the first chunk once more than the others.
+            log_step_size=jnp.zeros(()) + math.log(0.1 / dimension ** (1 / 3)),
         )
 
     def draw(
