@@ -1,7 +1,7 @@
 """Energies: functions from one point to one number, low where the density is high."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 
+@runtime_checkable
 class Energy(Protocol):
     """Anything that maps one point of the model's space to its energy in nats."""
 
