@@ -95,7 +95,7 @@ def _bounded_scale(raw: Float[Array, "..."]) -> Float[Array, "..."]:
 def _start_at_identity(flow: Transformed) -> Transformed:
     """Zero the last layer of every conditioner, and undo the product of the permutations."""
 
-    def last_layers(dist: Transformed) -> list[Array]:
+    def last_layers(dist: Transformed) -> list:
         nodes = jax.tree.leaves(dist.bijection, is_leaf=lambda n: isinstance(n, eqx.nn.MLP))
         last = [node.layers[-1] for node in nodes if isinstance(node, eqx.nn.MLP)]
         return [array for layer in last for array in (layer.weight, layer.bias)]
