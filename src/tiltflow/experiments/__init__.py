@@ -1,1 +1,47 @@
-"""experiments"""
+"""Experiments by name: each prints its table and writes its figure; none is imported before."""
+
+from importlib import import_module
+from pathlib import Path
+
+from tiltflow.data.errors import InputError
+
+EXPERIMENTS = {
+    "two-modes": ("two_modes", "reproduce_two_modes"),
+    "four-modes-16": ("mixtures", "reproduce_four_modes_16"),
+    "four-modes-64": ("mixtures", "reproduce_four_modes_64"),
+    "four-modes-128": ("mixtures", "reproduce_four_modes_128"),
+    "warped-modes-64": ("mixtures", "reproduce_warped_modes_64"),
+    "tables": ("tables", "reproduce_tables"),
+}
+BENCHMARKS = {
+    "step": ("bench_step", "bench_step"),
+    "mixtures": ("bench_mixtures", "bench_mixtures"),
+}
+
+
+def reproduce(name: str, *, seeds: int, seed: int, quiet: bool, out: Path) -> None:
+    """Run the experiment called `name` over `seeds` seeds from `seed` on.
+
+    Raises:
+        InputError: the name is not known.
+    """
+    run = _find(name, EXPERIMENTS, "experiment")
+    out.mkdir(parents=True, exist_ok=True)
+    run(seeds=seeds, seed=seed, quiet=quiet, out=out)
+
+
+def bench(name: str | None, *, seed: int, quiet: bool) -> None:
+    """Run the benchmark called `name`, or all of them if None.
+
+    Raises:
+        InputError: the name is not known.
+    """
+    for each in [name] if name else BENCHMARKS:
+        _find(each, BENCHMARKS, "benchmark")(seed=seed, quiet=quiet)
+
+
+def _find(name: str, known: dict[str, tuple[str, str]], what: str):
+    if name not in known:
+        raise InputError(f"{name}: no such {what}; the known ones are {', '.join(known)}")
+    module, function = known[name]
+    return getattr(import_module(f"tiltflow.experiments.{module}"), function)
