@@ -29,7 +29,13 @@ from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.production import draw_samples
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base, diagonal_components, proposal_on
-from tiltflow.training.density import Density, batched_log_density, default_schedule, fit_density
+from tiltflow.training.density import (
+    Density,
+    batched_log_density,
+    default_local_steps,
+    default_schedule,
+    fit_density,
+)
 from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing, steps_template
 
 SAMPLE_SWEEPS = 20
@@ -47,7 +53,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         preprocessing: "standardise", "whiten", "gaussianise", "gaussianise+whiten", or "auto".
         max_steps: most training steps of the energy; None for a default that follows the base.
         chains: Markov chains that run along.
-        local_steps: MALA steps of every chain between two flow proposals.
+        local_steps: MALA steps of every chain between two flow proposals; None follows the base.
         energy_width: units of each hidden layer of the energy.
         energy_depth: hidden layers of the energy.
         learning_rate: peak rate of the energy; None for a default that follows the base.
@@ -75,7 +81,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         preprocessing: str = "auto",
         max_steps: int | None = None,
         chains: int = 1024,
-        local_steps: int = 10,
+        local_steps: int | None = None,
         energy_width: int = 128,
         energy_depth: int = 3,
         learning_rate: float | None = None,
@@ -115,7 +121,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.feature_names_in_ = np.asarray(columns, dtype=object)
         self.n_features_in_ = X.shape[1]
         self.quanta_ = find_quanta(X)
-        self.origin_ = X.min(axis=0)
+        self.origin_ = _most_frequent(X)
         order = generator.permutation(len(X))
         held_out_rows = max(1, round(self.validation_fraction * len(X)))
         rows = dequantise(generator, X, self.quanta_)[order]
@@ -129,17 +135,18 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         start = choose_base(
             base_key, self.base, x, x_held_out, seed=seed % 2**31, on_report=on_report
         )
-        schedule = default_schedule(start.kind, len(x))
+        schedule = default_schedule(start.kind)
         if self.max_steps is not None:
             schedule = replace(schedule, steps=self.max_steps)
         if self.learning_rate is not None:
             schedule = replace(schedule, learning_rate=self.learning_rate)
+        self.local_steps_ = self.local_steps or default_local_steps(start.kind)
         density = fit_density(
             train_key,
             start,
             x,
             x_held_out,
-            source=Balanced(chains=self.chains, local_steps=self.local_steps),
+            source=Balanced(chains=self.chains, local_steps=self.local_steps_),
             schedule=schedule,
             width=self.energy_width,
             depth=self.energy_depth,
@@ -205,7 +212,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
                     self._step_size,
                     chains,
                     SAMPLE_SWEEPS,
-                    self.local_steps,
+                    self.local_steps_,
                 )
             )
         z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
@@ -233,6 +240,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             ),
             "proposal_components": self._proposal_components,
             "preprocessing": self.preprocessing_,
+            "local_steps": self.local_steps_,
             "best_step": self.n_iter_,
             "stopped": self.stopped_,
             "log_normalizer": self.log_normalizer_,
@@ -265,7 +273,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
                 raise InputError(
                     f"{name}: {getattr(self, name)!r} is too small; give {least} or more"
                 )
-        for name in ("max_steps", "learning_rate"):
+        for name in ("max_steps", "learning_rate", "local_steps"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise InputError(f"{name}: {getattr(self, name)!r} is not positive")
         if not 0 < self.validation_fraction < 1:
@@ -288,6 +296,15 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.importance_ess_ = float(density.log_normalizer.ess)
 
 
+def _most_frequent(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
+    """A value of each column that lies on its grid, if it has one: the minimum need not."""
+    origins = []
+    for column in X.T:
+        values, counts = np.unique(column, return_counts=True)
+        origins.append(values[counts.argmax()])
+    return np.array(origins)
+
+
 def load(path: str | Path) -> BalancedEBM:
     """The estimator that `save` wrote into the folder `path`.
 
@@ -306,6 +323,7 @@ def load(path: str | Path) -> BalancedEBM:
         estimator.n_features_in_ = dimension
         estimator.base_ = config["base"]
         estimator.preprocessing_ = config["preprocessing"]
+        estimator.local_steps_ = int(config["local_steps"])
         estimator.n_iter_ = config["best_step"]
         estimator.stopped_ = config["stopped"]
         estimator.metrics_ = config["metrics"]

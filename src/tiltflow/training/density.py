@@ -20,7 +20,7 @@ from tiltflow.training.bases import Start
 from tiltflow.training.guard import Runaway
 from tiltflow.training.loop import OnReport, Schedule, settle, train_energy
 
-SETTLE_CHUNKS = 2
+SETTLE_CHUNKS = 1
 
 
 class Density(NamedTuple):
@@ -43,14 +43,18 @@ class Density(NamedTuple):
         return batched_log_density(self.model, x) - self.log_normalizer.log_z
 
 
-def default_schedule(base_kind: str, rows: int) -> Schedule:
-    """Steps and rates for a base: a base near the data needs small steps, one Gaussian large.
-
-    Measured by `tiltflow bench schedule`-like sweeps of docs/decisions.md.
-    """
+def default_schedule(base_kind: str) -> Schedule:
+    """Steps and rates: a base near the data needs small steps and few, one Gaussian many."""
     if base_kind == "gaussian":
-        return Schedule(steps=1500, learning_rate=1e-3, weight_decay=1.0)
-    return Schedule(steps=1000, learning_rate=3e-4, weight_decay=1.0)
+        return Schedule(steps=1000, learning_rate=1e-3, weight_decay=1.0, patience=5)
+    if base_kind == "mixture":
+        return Schedule(steps=1000, learning_rate=5e-4, weight_decay=1.0, patience=5)
+    return Schedule(steps=400, chunk=50, learning_rate=3e-4, weight_decay=1.0, patience=4)
+
+
+def default_local_steps(base_kind: str) -> int:
+    """MALA steps a sweep: a flow as base is dear to differentiate, and IMH crosses it at once."""
+    return 3 if base_kind == "flow" else 10
 
 
 def fit_density(
@@ -72,7 +76,7 @@ def fit_density(
     Raises:
         TrainingFailed: nothing good was ever reached.
     """
-    energy_key, train_key, settle_key, final_key = jax.random.split(key, 4)
+    energy_key, train_key, polish_key, settle_key, final_key = jax.random.split(key, 5)
     if energy is None:
         energy = MLPEnergy(x.shape[1], width=width, depth=depth, key=energy_key)
     rows = jnp.asarray(x)

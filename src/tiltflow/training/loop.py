@@ -110,7 +110,7 @@ def train_energy(
     energy_parameters, energy_static = eqx.partition(energy, eqx.is_inexact_array)
     flow_static = trainable(flow)[1]
     source_state = _copy(source.init(init_key, base, flow))
-    state = _initial_state(energy_parameters, source_state, schedule)
+    state = initial_state(energy_parameters, source_state, schedule)
     compare = held_out is not None and flow is not None
     best, best_flow, best_step, stale = energy, flow, 0, 0
     reports: list[dict[str, Any]] = []
@@ -204,7 +204,7 @@ def settle(
     """
     energy_parameters, energy_static = eqx.partition(trained.energy, eqx.is_inexact_array)
     fixed = Fixed(source, base, energy_static, trained.flow_static, schedule, x)
-    state = _initial_state(energy_parameters, _copy(trained.source), schedule)
+    state = initial_state(energy_parameters, _copy(trained.source), schedule)
     frozen = jnp.zeros(schedule.chunk)
     for index in range(chunks):
         flow_rates = jnp.full(schedule.chunk, 0.5 * (1 + math.cos(math.pi * index / chunks)))
@@ -214,7 +214,7 @@ def settle(
     return state.source
 
 
-def _initial_state(energy_parameters: PyTree, source_state: Any, schedule: Schedule) -> TrainState:
+def initial_state(energy_parameters: PyTree, source_state: Any, schedule: Schedule) -> TrainState:
     return TrainState(
         energy=_copy(energy_parameters),
         average=_copy(energy_parameters),

@@ -1,17 +1,26 @@
 """Choosing the preprocessing: part of the model, so held-out likelihood decides.
 
-Every candidate is scored, in the user's units, by the diagonal mixture that the proposal flow
-will stand on: where that fits well, chains cross and energies start close.
+Whether to bend the columns is decided by a small full mixture, which is blind to affine maps;
+whether to whiten, by the proposal flow after a short fit, since it is what must follow the model.
+Both are scored in the user's units, so that the Jacobian counts.
 """
 
+import contextlib
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import AbstractBijection, Chain
 from jaxtyping import Float
+from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import fit_preprocessing, preprocessing_template, to_model_units
-from tiltflow.training.bases import diagonal_components, diagonal_mixture_score
+from tiltflow.models.gaussian_mixture import diagonal_mixture
+from tiltflow.training.bases import diagonal_components, proposal_on
+from tiltflow.training.maximum_likelihood import fit_flow
 
+SHORT_FIT = 500
 PREPROCESSINGS = ("standardise", "whiten", "gaussianise", "gaussianise+whiten")
 
 
@@ -30,23 +39,48 @@ def choose_preprocessing(
     """
     if name != "auto":
         return name, fit_steps(name, x, columns)
-    best_name, best, best_score = "standardise", None, -np.inf
-    for candidate in PREPROCESSINGS:
-        try:
-            bijection = fit_steps(candidate, x, columns)
-        except InputError:
-            # A table that cannot be whitened can still be standardised.
-            if candidate == "standardise":
-                raise
-            continue
-        z, _ = to_model_units(bijection, x)
-        z_held_out, log_det = to_model_units(bijection, held_out)
-        components = diagonal_components(len(x))
-        score = diagonal_mixture_score(z, z_held_out, components, seed) + log_det.mean()
-        if score > best_score:
-            best_name, best, best_score = candidate, bijection, score
-    assert best is not None
-    return best_name, best
+    marginal = max(
+        ("standardise", "gaussianise"),
+        key=lambda candidate: _mixture_score(fit_steps(candidate, x, columns), x, held_out, seed),
+    )
+    whitened = "whiten" if marginal == "standardise" else f"{marginal}+whiten"
+    fitted = {marginal: fit_steps(marginal, x, columns)}
+    # A table that cannot be whitened can still be standardised.
+    with contextlib.suppress(InputError):
+        fitted[whitened] = fit_steps(whitened, x, columns)
+    best = max(fitted, key=lambda candidate: _flow_score(fitted[candidate], x, held_out, seed))
+    return best, fitted[best]
+
+
+def _mixture_score(
+    bijection: AbstractBijection,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    seed: int,
+) -> float:
+    """Held-out log-likelihood, user's units, of a small full mixture: blind to affine maps."""
+    z, _ = to_model_units(bijection, x)
+    z_held_out, log_det = to_model_units(bijection, held_out)
+    components = max(1, min(4, len(x) // (10 * x.shape[1])))
+    mixture = SklearnMixture(components, reg_covar=1e-5, random_state=seed).fit(z)
+    return float(mixture.score(z_held_out) + log_det.mean())
+
+
+def _flow_score(
+    bijection: AbstractBijection,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    seed: int,
+) -> float:
+    """Held-out log-likelihood, user's units, of the proposal flow after a short fit."""
+    z, _ = to_model_units(bijection, x)
+    z_held_out, log_det = to_model_units(bijection, held_out)
+    mixture = diagonal_mixture(z, components=diagonal_components(len(z)), seed=seed)
+    key = jax.random.key(seed)
+    fit = fit_flow(
+        key, proposal_on(key, mixture), jnp.asarray(z), jnp.asarray(z_held_out), max_steps=SHORT_FIT
+    )
+    return float(fit.held_out_log_likelihood + log_det.mean())
 
 
 def fit_steps(
