@@ -1,0 +1,185 @@
+"""Gaussian mixtures against scipy and scikit-learn, and the choice among them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from scipy.special import logsumexp
+from sklearn.mixture import GaussianMixture as SklearnMixture
+
+from tiltflow.models.files import fill_tree, tree_arrays
+from tiltflow.models.gaussian_mixture import (
+    SCALE_FLOOR,
+    GaussianMixture,
+    best_gaussian,
+    best_mixture,
+    diagonal_mixture,
+    diagonal_mixture_template,
+    mixture_template,
+)
+
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+MEANS = np.array([[0.0, 0.0], [3.0, -1.0], [-2.0, 4.0]])
+COVARIANCES = np.array([[[1.0, 0.6], [0.6, 0.5]], [[0.3, 0], [0, 2.0]], [[2.0, -1], [-1, 1.0]]])
+
+
+@eqx.filter_jit
+def log_prob_of(dist, x):
+    return dist.log_prob(jnp.asarray(x, float))
+
+
+@eqx.filter_jit
+def draws_of(dist, key, n):
+    return dist.sample(key, (n,))
+
+
+def mixture_of(components):
+    weights = WEIGHTS[:components] / WEIGHTS[:components].sum()
+    return GaussianMixture(weights, MEANS[:components], COVARIANCES[:components])
+
+
+def reference_log_prob(x, components):
+    weights = WEIGHTS[:components] / WEIGHTS[:components].sum()
+    parts = [
+        np.log(weight) + scipy.stats.multivariate_normal(mean, covariance).logpdf(x)
+        for weight, mean, covariance in zip(weights, MEANS, COVARIANCES)
+    ]
+    return logsumexp(parts, axis=0)
+
+
+def mass_on_grid(dist, half_width=12.0, cells=300):
+    centres = (np.arange(cells) + 0.5) / cells * 2 * half_width - half_width
+    grid = np.stack(np.meshgrid(centres, centres), axis=-1).reshape(-1, 2)
+    log_prob = log_prob_of(dist, grid)
+    return np.exp(np.asarray(log_prob, float)).sum() * (2 * half_width / cells) ** 2
+
+
+@pytest.mark.parametrize("components", [1, 3])
+@pytest.mark.parametrize(("x64", "tolerance"), [(False, 1e-4), (True, 1e-12)])
+def test_log_prob_is_that_of_scipy(components, x64, tolerance):
+    x = np.random.default_rng(0).normal(0, 4, (100, 2))
+    with jax.enable_x64(x64):
+        log_prob = np.asarray(log_prob_of(mixture_of(components), x))
+    expected = reference_log_prob(x, components)
+    assert expected.min() < -30
+    np.testing.assert_allclose(log_prob, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("components", [1, 3])
+def test_density_integrates_to_one(components):
+    assert abs(mass_on_grid(mixture_of(components)) - 1) < 1e-4
+
+
+def test_draws_have_the_moments_of_the_mixture(key):
+    """Every first and second moment within 4.5 standard errors (level about 1e-5 each)."""
+    n = 20_000
+    x = np.asarray(draws_of(mixture_of(3), key, n), float)
+    products = np.concatenate([x, x[:, :1] * x, x[:, 1:] ** 2], axis=1)
+    second = np.einsum("k,kij->ij", WEIGHTS, COVARIANCES + MEANS[:, :, None] * MEANS[:, None])
+    expected = np.concatenate([WEIGHTS @ MEANS, second[0], second[1, 1:]])
+    z = (products.mean(0) - expected) / (products.std(0) / n**0.5)
+    assert np.abs(z).max() < 4.5
+
+
+def test_best_gaussian_takes_as_many_parameters_as_the_rows_can_bear():
+    rng = np.random.default_rng(1)
+    many = rng.multivariate_normal([1.0, 2.0], COVARIANCES[0], 4000)
+    gaussian, description = best_gaussian(many[:2000], many[2000:])
+    assert description == "full covariance"
+    np.testing.assert_allclose(gaussian.means[0], many[:2000].mean(0), rtol=1e-5)
+    covariance = np.asarray(gaussian.scale_trils[0] @ gaussian.scale_trils[0].T)
+    np.testing.assert_allclose(covariance, np.cov(many[:2000].T, bias=True), atol=1e-4)
+
+    independent = rng.normal(size=(340, 8))
+    assert best_gaussian(independent[:40], independent[40:])[1] == "0 factors"
+
+    one_factor = rng.normal(size=(1060, 1)) * np.linspace(1, 2, 16) + rng.normal(size=(1060, 16))
+    x, held_out = one_factor[:60], one_factor[60:]
+    gaussian, description = best_gaussian(x, held_out)
+    assert description == "1 factors"
+    full = scipy.stats.multivariate_normal(x.mean(0), np.cov(x.T, bias=True))
+    gain = float(log_prob_of(gaussian, held_out).mean()) - full.logpdf(held_out).mean()
+    assert gain > 0.5
+
+    column = rng.normal(3, 2, (200, 1))
+    gaussian, _ = best_gaussian(column[:100], column[100:])
+    expected = scipy.stats.norm(column[:100].mean(), column[:100].std()).logpdf(column[100:, 0])
+    log_prob = log_prob_of(gaussian, column[100:])
+    np.testing.assert_allclose(log_prob, expected, atol=1e-4)
+
+
+def two_clusters(kind, rng, n):
+    """Clusters whose covariances differ, are equal, or have no correlations, in 4-D."""
+    covariances = {
+        "full": [np.eye(4) * 0.3 + 0.7, 2 * np.eye(4) - 0.4],
+        "tied": [np.eye(4) * 0.2 + 0.8] * 2,
+        "diag": [np.diag([1, 0.1, 2, 0.5]), np.diag([0.1, 1, 0.5, 2])],
+    }[kind]
+    rows = [
+        rng.multivariate_normal(np.full(4, mean), covariance, n // 2)
+        for mean, covariance in zip([-4.0, 4.0], covariances)
+    ]
+    return rng.permutation(np.concatenate(rows))
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag"])
+def test_best_mixture_finds_the_kind_and_is_that_of_scikit_learn(kind):
+    rows = two_clusters(kind, np.random.default_rng(2), 1200)
+    x, held_out = rows[:400], rows[400:]
+    mixture, description = best_mixture(x, held_out, seed=3)
+    assert description == f"2 {kind} components"
+    reference = SklearnMixture(
+        2, covariance_type=kind, reg_covar=1e-5, max_iter=200, random_state=3
+    ).fit(x)
+    log_prob = log_prob_of(mixture, held_out)
+    np.testing.assert_allclose(log_prob, reference.score_samples(held_out), atol=2e-3, rtol=1e-4)
+
+
+def test_diagonal_mixture_is_that_of_scikit_learn_and_normalised(key):
+    rng = np.random.default_rng(4)
+    x = np.concatenate([rng.normal([-3, 0], [1, 0.3], (300, 2)), rng.normal(2, 0.5, (100, 2))])
+    mixture = diagonal_mixture(x, components=2, seed=0)
+    reference = SklearnMixture(2, covariance_type="diag", reg_covar=1e-4, random_state=0).fit(x)
+    # The floors of scales and weights are what is between them.
+    log_prob = log_prob_of(mixture, x)
+    np.testing.assert_allclose(log_prob, reference.score_samples(x), atol=0.1)
+    assert abs(mass_on_grid(mixture) - 1) < 1e-4
+    share = float((draws_of(mixture, key, 4000)[:, 0] < 0.3).mean())
+    assert abs(share - 0.75) < 4.5 * (0.75 * 0.25 / 4000) ** 0.5 + 0.01
+
+
+def test_no_parameters_can_lose_a_component_of_the_diagonal_mixture():
+    x = np.random.default_rng(5).normal(size=(100, 2))
+    mixture = diagonal_mixture(x, components=2, seed=0)
+    lost = eqx.tree_at(
+        lambda m: m.log_normalized_weights, mixture, replace_fn=lambda p: _with(p, [50.0, -50.0])
+    )
+    lost = eqx.tree_at(
+        lambda m: m.dist.bijection.scale, lost, replace_fn=lambda p: _with(p, -50 * np.ones((2, 2)))
+    )
+    lost = eqx.tree_at(
+        lambda m: m.dist.bijection.loc, lost, jnp.array([[0.0, 0.0], [100.0, 100.0]])
+    )
+    peak = -2 * np.log(SCALE_FLOOR) - np.log(2 * np.pi)
+    log_prob = log_prob_of(lost, np.array([[0.0, 0.0], [100.0, 100.0]]))
+    np.testing.assert_allclose(log_prob, peak + np.log([0.995, 0.005]), rtol=1e-4)
+
+
+def _with(parameterised, value):
+    """The same parameterisation of another array."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(value, leaf.dtype) if eqx.is_array(leaf) else leaf, parameterised
+    )
+
+
+def test_templates_take_the_stored_arrays():
+    x = np.random.default_rng(6).normal(size=(100, 3)) * [1, 2, 3]
+    for fitted, template in [
+        (diagonal_mixture(x, components=2, seed=0), diagonal_mixture_template(2, 3)),
+        (best_gaussian(x[:50], x[50:])[0], mixture_template(1, 3)),
+    ]:
+        filled = fill_tree("base", template, tree_arrays("base", fitted), "run")
+        np.testing.assert_array_equal(log_prob_of(filled, x), log_prob_of(fitted, x))
+        assert not np.allclose(log_prob_of(template, x), log_prob_of(fitted, x), atol=0.1)
