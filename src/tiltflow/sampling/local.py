@@ -31,10 +31,15 @@ def mala(
     A proposal whose log-density is not finite is refused.
     """
 
+    def bounded(x: Float[Array, " d"]) -> Float[Array, ""]:
+        # BlackJAX refuses nan and -inf, but would accept +inf and never leave it.
+        value = log_density(x)
+        return jnp.where(value < jnp.inf, value, -jnp.inf)
+
     def step(state: MALAState, step_key: PRNGKeyArray) -> tuple[MALAState, Float[Array, ""]]:
         keys = jax.random.split(step_key, state.position.shape[0])
         state, info = jax.vmap(_mala_kernel, in_axes=(0, 0, None, None))(
-            keys, state, log_density, step_size
+            keys, state, bounded, step_size
         )
         return state, info.acceptance_rate.mean()
 
