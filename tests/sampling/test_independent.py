@@ -1,0 +1,75 @@
+"""Independent Metropolis-Hastings: the ratio by hand, and weights that are not finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tiltflow.sampling.chains import Chains
+from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
+
+move = jax.jit(independent_metropolis_hastings)
+
+
+def chains_at(position, log_density):
+    position = np.full((len(log_density), 2), position)
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, float), Chains(position, np.array(log_density), 10 * position)
+    )
+
+
+def offer(key, log_density, log_q, new_log_density, new_log_q):
+    old, new = chains_at(0.0, log_density), chains_at(1.0, new_log_density)
+    proposals = Proposals(new, jnp.asarray(new_log_q, float))
+    return move(key, old, jnp.asarray(log_q, float), proposals)
+
+
+def test_acceptance_is_the_ratio_of_weights(key):
+    """Log w goes from 1 to 0, so 1/e is accepted: binomial, 4.5 standard errors."""
+    n = 4000
+    moved, accepted, rate = offer(key, [3.0] * n, [2.0] * n, [-1.0] * n, [-1.0] * n)
+    probability = np.exp(-1)
+    assert float(rate) == pytest.approx(probability, rel=1e-5)
+    error = float(accepted.mean()) - probability
+    assert abs(error) < 4.5 * (probability * (1 - probability) / n) ** 0.5
+    # Position, log-density and gradient move together or not at all.
+    np.testing.assert_array_equal(moved.position[:, 0], accepted)
+    np.testing.assert_array_equal(moved.gradient[:, 0], 10 * accepted)
+    np.testing.assert_array_equal(moved.log_density, np.where(accepted, -1, 3))
+
+
+def test_a_better_weight_is_always_accepted(key):
+    _, accepted, rate = offer(key, [0.0] * 50, [0.0] * 50, [-100.0] * 50, [-101.0] * 50)
+    assert accepted.all()
+    assert rate == 1
+
+
+BAD = [np.nan, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("new_log_density", "new_log_q"), [(bad, 0.0) for bad in BAD] + [(0.0, bad) for bad in BAD]
+)
+def test_a_proposal_whose_weight_is_not_finite_is_refused(key, new_log_density, new_log_q):
+    # The chain is at a weight of 1e-40, where anything else would be taken.
+    args = [[-92.0] * 20, [0.0] * 20, [new_log_density] * 20, [new_log_q] * 20]
+    moved, accepted, rate = offer(key, *args)
+    assert not accepted.any()
+    assert rate == 0
+    assert (moved.position == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("log_density", "log_q"), [(bad, 0.0) for bad in BAD] + [(0.0, bad) for bad in BAD]
+)
+def test_a_chain_whose_own_weight_is_not_finite_does_not_freeze(key, log_density, log_q):
+    """flowjax turns a NaN log q into -inf: taken as it is, no proposal could ever beat it."""
+    _, accepted, _ = offer(key, [log_density] * 20, [log_q] * 20, [-50.0] * 20, [0.0] * 20)
+    assert accepted.all()
+
+
+def test_a_chain_decides_alike_in_any_company(key):
+    few = offer(key, [0.0] * 32, [0.0] * 32, [-0.7] * 32, [0.0] * 32)[1]
+    many = offer(key, [0.0] * 64, [0.0] * 64, [-0.7] * 64, [0.0] * 64)[1]
+    np.testing.assert_array_equal(few, many[:32])
+    assert 0 < few.sum() < 32
