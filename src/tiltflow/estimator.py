@@ -22,13 +22,12 @@ from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, read_model, tree_arrays, write_model
 from tiltflow.models.gaussian_mixture import (
     GaussianMixture,
-    diagonal_mixture_template,
     mixture_template,
 )
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.production import draw_samples
 from tiltflow.training.balanced import Balanced
-from tiltflow.training.bases import BaseKind, choose_base, diagonal_components, proposal_on
+from tiltflow.training.bases import BaseKind, choose_base, proposal_on
 from tiltflow.training.density import (
     Density,
     batched_log_density,
@@ -153,7 +152,6 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             on_report=on_report,
         )
         self.base_ = f"{start.kind}: {start.description}"
-        self._proposal_components = diagonal_components(len(x))
         self._set_density(density)
         self.metrics_ = density.reports
         self.n_iter_ = density.best_step
@@ -234,11 +232,11 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             "columns": [str(name) for name in self.feature_names_in_],
             "base": self.base_,
             "base_components": (
-                len(self._model.base.means)
+                _mixture_components(self._model.base)
                 if isinstance(self._model.base, GaussianMixture)
                 else None
             ),
-            "proposal_components": self._proposal_components,
+            "proposal_components": _mixture_components(self._flow),
             "preprocessing": self.preprocessing_,
             "local_steps": self.local_steps_,
             "best_step": self.n_iter_,
@@ -296,6 +294,12 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.importance_ess_ = float(density.log_normalizer.ess)
 
 
+def _mixture_components(distribution: Any) -> int:
+    """How many components the Gaussian mixture in `distribution` has."""
+    leaves = jax.tree.leaves(distribution, is_leaf=lambda leaf: isinstance(leaf, GaussianMixture))
+    return next(len(leaf.log_weights) for leaf in leaves if isinstance(leaf, GaussianMixture))
+
+
 def _most_frequent(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
     """A value of each column that lies on its grid, if it has one: the minimum need not."""
     origins = []
@@ -335,8 +339,7 @@ def load(path: str | Path) -> BalancedEBM:
             "held_out_log_likelihood_stderr",
         ):
             setattr(estimator, f"{name}_", float(config[name]))
-        estimator._proposal_components = int(config["proposal_components"])
-        mixture = diagonal_mixture_template(estimator._proposal_components, dimension)
+        mixture = mixture_template(int(config["proposal_components"]), dimension)
         flow = proposal_on(jax.random.key(0), mixture)
         components = config["base_components"]
         base = flow if components is None else mixture_template(int(components), dimension)

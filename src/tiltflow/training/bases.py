@@ -2,7 +2,7 @@
 
 The base is part of the model and must generalise; the proposal is part of the sampler and only
 has to overlap with the model. Both are fitted here, before the energy. The proposal always stands
-on a Gaussian mixture: a flow cannot tear one bump into several without leaving bridges.
+on the best Gaussian mixture: a flow cannot tear one bump into several without leaving bridges.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,18 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flowjax.distributions import AbstractDistribution
+import paramax
+from flowjax.bijections import Affine
+from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
 from tiltflow.models.flows import coupling_flow
-from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture, diagonal_mixture
+from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.training.maximum_likelihood import fit_flow
 
 BaseKind = Literal["auto", "gaussian", "mixture", "flow"]
-PROPOSAL_COMPONENTS = 8
+FEW_ROWS = 500
 
 
 class Start(NamedTuple):
@@ -37,14 +39,15 @@ class Start(NamedTuple):
     base_log_likelihood: float
 
 
-def diagonal_components(rows: int) -> int:
-    """Components of the mixture under the proposal: fewer where rows are few."""
-    return max(1, min(PROPOSAL_COMPONENTS, rows // 10))
-
-
 def proposal_on(key: PRNGKeyArray, mixture: AbstractDistribution) -> AbstractDistribution:
-    """An unfitted proposal: a coupling flow on `mixture`; in one dimension the mixture itself."""
-    return mixture if mixture.shape == (1,) else coupling_flow(key, mixture)
+    """An unfitted proposal: a coupling flow on `mixture`, which stays as it is.
+
+    In one dimension, where nothing can be coupled, an affine map of it.
+    """
+    frozen = paramax.non_trainable(mixture)
+    if mixture.shape == (1,):
+        return Transformed(frozen, Affine(jnp.zeros(1), jnp.ones(1)))
+    return coupling_flow(key, frozen)
 
 
 def choose_base(
@@ -64,7 +67,7 @@ def choose_base(
     if kind not in ("auto", "gaussian", "mixture", "flow"):
         raise InputError(f"base: '{kind}' is not known; use auto, gaussian, mixture or flow")
     flow_key, fit_key = jax.random.split(key)
-    mixture = diagonal_mixture(x, components=diagonal_components(len(x)), seed=seed)
+    mixture, description = best_mixture(x, held_out, seed=seed)
     fit = fit_flow(
         fit_key,
         proposal_on(flow_key, mixture),
@@ -76,10 +79,10 @@ def choose_base(
     if kind in ("auto", "gaussian"):
         candidates["gaussian"] = best_gaussian(x, held_out)
     if kind in ("auto", "mixture"):
-        candidates["mixture"] = best_mixture(x, held_out, seed=seed)
+        candidates["mixture"] = (mixture, description)
     # A flow that training did not improve is the mixture it stands on, at ten times the price.
     if kind == "flow" or (kind == "auto" and fit.steps > 0):
-        candidates["flow"] = (fit.flow, f"coupling flow, {fit.steps} steps")
+        candidates["flow"] = (fit.flow, f"coupling flow, {fit.steps} steps, on {description}")
     held_out_array = jnp.asarray(held_out)
     scores = {
         name: np.asarray(base.log_prob(held_out_array), dtype=float)
@@ -94,17 +97,18 @@ def choose_base(
 
 
 def simplest_within_error(scores: dict[str, Float[np.ndarray, " m"]]) -> str:
-    """The first candidate that no later one beats by more than one standard error.
+    """The best candidate; with few rows, the first that no later one clearly beats.
 
-    Candidates come from simple to flexible, with their log-likelihoods of the same held-out rows;
-    differences are paired row by row (the one-standard-error rule, Breiman et al. 1984).
+    Candidates come from simple to flexible, with their log-likelihoods of the same held-out rows.
+    Below `FEW_ROWS` a later one must win by a standard error, paired row by row (the rule of
+    Breiman et al. 1984): there the winner of a noisy race flatters itself.
     """
     names = list(scores)
     best = names[0]
     for name in names[1:]:
         difference = scores[name] - scores[best]
         error = difference.std() / np.sqrt(len(difference))
-        if difference.mean() > error:
+        if difference.mean() > (error if len(difference) < FEW_ROWS else 0.0):
             best = name
     return best
 

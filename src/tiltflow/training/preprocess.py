@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import AbstractBijection, Chain
 from jaxtyping import Float
-from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import fit_preprocessing, preprocessing_template, to_model_units
-from tiltflow.models.gaussian_mixture import diagonal_mixture
-from tiltflow.training.bases import diagonal_components, proposal_on
+from tiltflow.models.gaussian_mixture import small_mixture
+from tiltflow.training.bases import proposal_on
 from tiltflow.training.maximum_likelihood import fit_flow
 
 SHORT_FIT = 500
@@ -61,9 +60,8 @@ def _mixture_score(
     """Held-out log-likelihood, user's units, of a small full mixture: blind to affine maps."""
     z, _ = to_model_units(bijection, x)
     z_held_out, log_det = to_model_units(bijection, held_out)
-    components = max(1, min(4, len(x) // (10 * x.shape[1])))
-    mixture = SklearnMixture(components, reg_covar=1e-5, random_state=seed).fit(z)
-    return float(mixture.score(z_held_out) + log_det.mean())
+    mixture = small_mixture(z, seed=seed)
+    return float(mixture.log_prob(jnp.asarray(z_held_out)).mean() + log_det.mean())
 
 
 def _flow_score(
@@ -75,11 +73,9 @@ def _flow_score(
     """Held-out log-likelihood, user's units, of the proposal flow after a short fit."""
     z, _ = to_model_units(bijection, x)
     z_held_out, log_det = to_model_units(bijection, held_out)
-    mixture = diagonal_mixture(z, components=diagonal_components(len(z)), seed=seed)
     key = jax.random.key(seed)
-    fit = fit_flow(
-        key, proposal_on(key, mixture), jnp.asarray(z), jnp.asarray(z_held_out), max_steps=SHORT_FIT
-    )
+    flow = proposal_on(key, small_mixture(z, seed=seed))
+    fit = fit_flow(key, flow, jnp.asarray(z), jnp.asarray(z_held_out), max_steps=SHORT_FIT)
     return float(fit.held_out_log_likelihood + log_det.mean())
 
 
