@@ -209,7 +209,8 @@ def settle(
     for index in range(chunks):
         flow_rates = jnp.full(schedule.chunk, 0.5 * (1 + math.cos(math.pi * index / chunks)))
         state, trace = run_chunk((fixed, frozen, flow_rates, jax.random.fold_in(key, index)), state)
-        if not np.isfinite(np.asarray(trace["global_acceptance_rate"])).all():
+        trace = {name: np.asarray(values) for name, values in trace.items()}
+        if find_runaway(trace, 0, x.shape[1]) is not None:
             return trained.source
     return state.source
 
