@@ -1,0 +1,94 @@
+"""The first fit of a flow: it improves, keeps its best, stops early, and repeats itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flowjax.distributions import Normal
+
+from tiltflow.training.maximum_likelihood import fit_flow
+
+# One shape for all, so that one compilation serves them.
+N = 64
+
+
+def normal_rows(seed, mean, n=N):
+    return np.random.default_rng(seed).normal(mean, 1, (n, 2))
+
+
+@pytest.fixture(scope="module")
+def start():
+    """A standard normal whose location and scale are trained: the quickest flow to compile."""
+    return Normal(jnp.zeros(2), jnp.ones(2))
+
+
+def fit(start, x, held_out, *, seed=0, max_steps=400, patience=3, **options):
+    reports = []
+    result = fit_flow(
+        jax.random.key(seed),
+        start,
+        jnp.asarray(x),
+        jnp.asarray(held_out),
+        learning_rate=0.03,
+        batch_size=16,
+        chunk=20,
+        max_steps=max_steps,
+        patience=patience,
+        on_report=reports.append,
+        **options,
+    )
+    return result, reports
+
+
+def score(flow, x):
+    return float(flow.log_prob(jnp.asarray(x)).mean())
+
+
+def test_it_comes_near_the_true_likelihood(start):
+    x, held_out = normal_rows(1, 2.0), normal_rows(2, 2.0)
+    before = score(start, held_out)
+    result, _ = fit(start, x, held_out)
+    truth = -0.5 * ((held_out - 2) ** 2).sum(1).mean() - np.log(2 * np.pi)
+    assert before < truth - 1
+    assert score(result.flow, held_out) > truth - 0.15
+    assert score(start, held_out) == before
+
+
+def test_it_keeps_the_best_and_stops_after_it(start):
+    """The rows pull towards 4, the held-out rows are at 2: the best is on the way."""
+    x, held_out = normal_rows(1, 4.0), normal_rows(2, 2.0)
+    result, reports = fit(start, x, held_out)
+    scores = {report["step"]: report["held_out_log_likelihood"] for report in reports}
+    best = max(scores, key=lambda step: scores[step])
+    assert result.steps == best
+    assert result.held_out_log_likelihood == scores[best]
+    assert score(result.flow, held_out) == pytest.approx(scores[best], abs=1e-5)
+    assert list(scores)[-1] == best + 3 * 20 < 400
+    assert scores[best] > list(scores.values())[-1] + 0.1
+
+
+def test_a_start_that_is_never_beaten_is_returned(start):
+    result, reports = fit(start, normal_rows(1, 4.0), normal_rows(0, 0.0))
+    assert result.steps == 0
+    assert result.flow is start
+    assert len(reports) == 3
+
+
+def test_the_same_key_gives_the_same_bits_and_another_does_not(start):
+    x, held_out = normal_rows(1, 2.0), normal_rows(2, 2.0)
+    one, again, other = (
+        jax.tree.leaves(fit(start, x, held_out, seed=seed, max_steps=40)[0].flow)
+        for seed in (0, 0, 1)
+    )
+    arrays = [i for i, leaf in enumerate(one) if hasattr(leaf, "dtype")]
+    assert all(np.array_equal(one[i], again[i]) for i in arrays)
+    assert not all(np.array_equal(one[i], other[i]) for i in arrays)
+
+
+def test_what_is_not_finite_is_never_kept(start):
+    x = normal_rows(1, 2.0)
+    x[0, 0] = np.nan
+    held_out = normal_rows(2, 2.0)
+    result, reports = fit(start, x, held_out, max_steps=100)
+    assert np.isfinite(score(result.flow, held_out))
+    assert len(reports) < 5
