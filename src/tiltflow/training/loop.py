@@ -109,9 +109,8 @@ def train_energy(
     init_key, run_key, report_key = jax.random.split(key, 3)
     energy_parameters, energy_static = eqx.partition(energy, eqx.is_inexact_array)
     flow_static = trainable(flow)[1]
-    source_state = _copy(source.init(init_key, base, flow))
+    source_state = _copy(source.init(init_key, base, flow))  # pyright: ignore[reportArgumentType]
     state = initial_state(energy_parameters, source_state, schedule)
-    compare = held_out is not None and flow is not None
     best, best_flow, best_step, stale = energy, flow, 0, 0
     reports: list[dict[str, Any]] = []
     good, rollbacks, rate_scale, stopped = _copy(state), 0, 1.0, None
@@ -155,7 +154,7 @@ def train_energy(
             **{name: float(values.mean()) for name, values in trace.items()},
             "steps_per_second": schedule.chunk / seconds,
         }
-        if compare:
+        if held_out is not None and flow is not None:
             candidate_flow = eqx.combine(state.source.flow, flow_static)
             comparison = compare_on_held_out(
                 jax.random.fold_in(report_key, step),
@@ -176,14 +175,14 @@ def train_energy(
         reports.append(report)
         if on_report:
             on_report(report)
-        if compare and stale >= schedule.patience:
+        if stale >= schedule.patience:
             break
     if stopped is not None and step == 0:
         raise TrainingFailed(
             f"training ran away from its first state {rollbacks} times: {stopped}. "
             "Lower the learning rate, or look at the rows for outliers."
         )
-    if not compare:
+    if held_out is None or flow is None:
         best, best_step = eqx.combine(state.average, energy_static), step
     return Trained(best, best_flow, flow_static, state.source, best_step, reports, stopped)
 
@@ -216,6 +215,7 @@ def settle(
 
 
 def initial_state(energy_parameters: PyTree, source_state: Any, schedule: Schedule) -> TrainState:
+    """The state before the first step: the average starts at the parameters themselves."""
     return TrainState(
         energy=_copy(energy_parameters),
         average=_copy(energy_parameters),
@@ -279,7 +279,7 @@ def run_chunk(
         # Early averages forget the start quickly (the usual warm-up of moving averages).
         decay = jnp.minimum(schedule.averaging, (1 + count) / (10 + count))
         average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, parameters)
-        info |= {"energy_gap": gap, "gradient_norm": optax.global_norm(gradient)}
+        info |= {"energy_gap": gap, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(parameters, average, optimiser, source_state, count), info
 
     return jax.lax.scan(step, state, (jnp.arange(schedule.chunk), energy_rates, flow_rates))
