@@ -76,7 +76,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        base: BaseKind = "auto",
+        base: str = "auto",
         preprocessing: str = "auto",
         max_steps: int | None = None,
         chains: int = 1024,
@@ -184,7 +184,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         log_density = np.asarray(batched_log_density(self._model, jnp.asarray(z)))
         return log_density - self.log_normalizer_ + log_det
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Mean log-density of the rows of X, nats, user's units."""
         return float(self.score_samples(X).mean())
 
@@ -263,7 +263,6 @@ class BalancedEBM(DensityMixin, BaseEstimator):
                 )
         for name, least in {
             "chains": 2,
-            "local_steps": 1,
             "energy_width": 1,
             "energy_depth": 1,
         }.items():

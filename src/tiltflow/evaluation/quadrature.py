@@ -42,7 +42,7 @@ def grid_around(data: Float[np.ndarray, "n 2"], *, cells: int = 300, margin: flo
 def normalise(grid: Grid, log_density: Float[np.ndarray, " p"]) -> tuple[np.ndarray, float]:
     """The log-density on the grid's points made normalised, and log Z; -inf and nan count as 0."""
     log_density = np.where(np.isnan(log_density), -np.inf, np.asarray(log_density, float))
-    log_z = float(logsumexp(log_density)) + grid.log_cell
+    log_z = float(np.asarray(logsumexp(log_density))) + grid.log_cell
     return log_density - log_z, log_z
 
 

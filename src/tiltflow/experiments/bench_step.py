@@ -68,7 +68,7 @@ def _measure(
     state = initial_state(parameters, source.init(jax.random.key(1), base, flow), schedule)
     inputs = (fixed, jnp.ones(CHUNK), jnp.ones(CHUNK), jax.random.key(2))
     started = time.perf_counter()
-    compiled = run_chunk.lower(inputs, state).compile()
+    compiled = run_chunk.lower(inputs, state).compile()  # pyright: ignore[reportFunctionMemberAccess]
     compile_seconds = time.perf_counter() - started
 
     products = _products(_energy_weights(energy), _conditioner_weights(flow) if count_flow else [])
@@ -128,7 +128,7 @@ def _products(energy: Weights, conditioners: list[Weights]) -> Callable[[Array],
         gradient = jax.grad(lambda w: jnp.sum(_forward(x, w)))(weights)
         return x + 1e-6 * sum(jnp.sum(g) for g in gradient)
 
-    def step(_: int, x: Array) -> Array:
+    def step(_: Array, x: Array) -> Array:
         # the chains and the proposals anew, then the local steps
         x = input_gradient(jnp.concatenate([x, x]), energy)[:CHAINS]
         x = jax.lax.fori_loop(0, LOCAL_STEPS, lambda _, y: input_gradient(y, energy), x)

@@ -17,11 +17,11 @@ from tqdm import tqdm
 
 from tiltflow.data.mixtures import four_modes, warped_modes
 from tiltflow.data.targets import Target
-from tiltflow.experiments.problem import Judgement, exact_log_prob, judge, make_problem
+from tiltflow.experiments.problem import exact_log_prob, judge, make_problem
 from tiltflow.models.gaussian_mixture import best_mixture
 from tiltflow.report.table import format_table, mean_and_std
 from tiltflow.training.balanced import Balanced
-from tiltflow.training.bases import BaseKind, choose_base
+from tiltflow.training.bases import choose_base
 from tiltflow.training.density import default_local_steps, default_schedule, fit_density
 
 ROWS = 20_000
@@ -33,7 +33,7 @@ class Case:
 
     dimension: int
     norm: float
-    base: BaseKind
+    base: str
     warped: bool = False
 
     @property
@@ -130,6 +130,3 @@ def _reproduce(case: Case, seeds: int, seed: int, quiet: bool, out: Path) -> Non
     print(format_table(list(names), [row]))
     print(f"largest weight error of any seed, against the data's share: {worst:.4f}")
     print("bases: " + "; ".join(sorted({result["base"] for result in results})))
-
-
-__all__ = ["Case", "Judgement", "run_case"]

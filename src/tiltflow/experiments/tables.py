@@ -33,7 +33,7 @@ FILES = {
     "geyser": ("geyser.csv", "kind", 0),
     "HTRU_2": ("HTRU_2.csv.gz", None, 1),
     "winequality-white": ("winequality-white.csv", None, 1),
-    "mammography": ("mammography.csv.gz", None, 1),
+    "mammography": ("mammography.csv.gz", "x6", 0),
     "earth_volerup": ("earth_volerup.csv", None, 0),
 }
 COMPONENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -77,8 +77,8 @@ def load_tables() -> dict[str, Float[np.ndarray, "n d"]]:
             tables[name] = values[:, : values.shape[1] - dropped]
         else:
             print(f"{name}: {path} is not there, left out")
-    tables["wine"] = load_wine().data
-    tables["breast-cancer"] = load_breast_cancer().data
+    tables["wine"] = load_wine(return_X_y=True)[0]
+    tables["breast-cancer"] = load_breast_cancer(return_X_y=True)[0]
     return tables
 
 

@@ -38,11 +38,10 @@ class MLPEnergy(eqx.Module):
     ):
         """Build a network with `depth` hidden layers of `width` units."""
         network = eqx.nn.MLP(dimension, "scalar", width, depth, activation=activation, key=key)
-        last = network.layers[-1]
         self.network = eqx.tree_at(
             lambda net: (net.layers[-1].weight, net.layers[-1].bias),
             network,
-            (jnp.zeros_like(last.weight), jnp.zeros_like(last.bias)),
+            replace_fn=jnp.zeros_like,
         )
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, ""]:

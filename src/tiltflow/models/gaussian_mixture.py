@@ -8,8 +8,8 @@ for every component instead (docs/decisions.md has the times).
 """
 
 import warnings
+from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +29,7 @@ class GaussianMixture(AbstractDistribution):
     """A mixture of k Gaussians with full covariances in d dimensions; k = 1 is one Gaussian."""
 
     shape: tuple[int, ...]
-    cond_shape: None = eqx.field(default=None, init=False)
+    cond_shape: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
     log_weights: Float[Array, " k"]
     means: Float[Array, "k d"]
     scale_trils: Float[Array, "k d d"]
@@ -160,10 +160,11 @@ def mixture_template(components: int, dimension: int) -> GaussianMixture:
 
 
 def _from_sklearn(mixture: SklearnMixture) -> GaussianMixture:
-    covariances = mixture.covariances_
-    d = mixture.means_.shape[1]
+    weights, means = np.asarray(mixture.weights_), np.asarray(mixture.means_)
+    covariances = np.asarray(mixture.covariances_)
+    d = means.shape[1]
     if mixture.covariance_type == "diag":
         covariances = np.stack([np.diag(row) for row in covariances])
     elif mixture.covariance_type == "tied":
-        covariances = np.broadcast_to(covariances, (len(mixture.means_), d, d))
-    return GaussianMixture(mixture.weights_, mixture.means_, np.asarray(covariances))
+        covariances = np.broadcast_to(covariances, (len(means), d, d))
+    return GaussianMixture(weights, means, covariances)

@@ -36,15 +36,17 @@ def mala(
         value = log_density(x)
         return jnp.where(value < jnp.inf, value, -jnp.inf)
 
+    n = chains.position.shape[0]
+
     def step(state: MALAState, step_key: PRNGKeyArray) -> tuple[MALAState, Float[Array, ""]]:
-        keys = jax.random.split(step_key, state.position.shape[0])
+        keys = jax.random.split(step_key, n)
         state, info = jax.vmap(_mala_kernel, in_axes=(0, 0, None, None))(
             keys, state, bounded, step_size
         )
         return state, info.acceptance_rate.mean()
 
-    state, rates = jax.lax.scan(step, MALAState(*chains), jax.random.split(key, steps))
-    return Chains(*state), rates.mean()
+    state, rates = jax.lax.scan(step, MALAState(*chains), jax.random.split(key, steps))  # pyright: ignore[reportArgumentType]
+    return Chains(*state), rates.mean()  # pyright: ignore[reportArgumentType]
 
 
 def ula(
@@ -56,13 +58,14 @@ def ula(
 ) -> Chains:
     """Move every chain by `steps` unadjusted Langevin steps: biased, kept for the baselines."""
     one_step = overdamped_langevin(jax.value_and_grad(log_density))
+    n = chains.position.shape[0]
 
     def step(state: DiffusionState, step_key: PRNGKeyArray) -> tuple[DiffusionState, None]:
-        keys = jax.random.split(step_key, state.position.shape[0])
-        return jax.vmap(one_step, in_axes=(0, 0, None))(keys, state, step_size), None
+        keys = jax.random.split(step_key, n)
+        return jax.vmap(one_step, in_axes=(0, 0, None))(keys, state, step_size), None  # pyright: ignore[reportArgumentType]
 
-    state, _ = jax.lax.scan(step, DiffusionState(*chains), jax.random.split(key, steps))
-    return Chains(*state)
+    state, _ = jax.lax.scan(step, DiffusionState(*chains), jax.random.split(key, steps))  # pyright: ignore[reportArgumentType]
+    return Chains(*state)  # pyright: ignore[reportArgumentType]
 
 
 def adapt_step_size(

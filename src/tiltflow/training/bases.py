@@ -52,7 +52,7 @@ def proposal_on(key: PRNGKeyArray, mixture: AbstractDistribution) -> AbstractDis
 
 def choose_base(
     key: PRNGKeyArray,
-    kind: BaseKind,
+    kind: str,
     x: Float[np.ndarray, "n d"],
     held_out: Float[np.ndarray, "m d"],
     *,

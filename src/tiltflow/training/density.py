@@ -19,6 +19,7 @@ from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import Start
 from tiltflow.training.guard import Runaway
 from tiltflow.training.loop import OnReport, Schedule, settle, train_energy
+from tiltflow.training.polish import polish
 
 SETTLE_CHUNKS = 1
 
@@ -93,6 +94,19 @@ def fit_density(
     )
     if on_report:
         on_report({"stage": "settle", "step": 0, "total_steps": SETTLE_CHUNKS * schedule.chunk})
+    if isinstance(trained.energy, MLPEnergy):
+        polished = polish(
+            polish_key,
+            TiltedEBM(start.base, trained.energy),
+            trained.flow or start.flow,
+            rows,
+            jnp.asarray(held_out),
+            draws=final_draws,
+        )
+        trained = trained._replace(energy=polished.energy)
+        if on_report:
+            damping = polished.damping if polished.damping is not None else "none"
+            on_report({"stage": "polish", "gain": polished.gain, "damping": damping})
     state = settle(settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS)
     model = TiltedEBM(start.base, trained.energy)
     flow = eqx.combine(state.flow, trained.flow_static)

@@ -206,7 +206,9 @@ def settle(
     state = initial_state(energy_parameters, _copy(trained.source), schedule)
     frozen = jnp.zeros(schedule.chunk)
     for index in range(chunks):
-        flow_rates = jnp.full(schedule.chunk, 0.5 * (1 + math.cos(math.pi * index / chunks)))
+        # By way of NumPy: a weakly typed array would not match what training compiled.
+        flow_rate = 0.5 * (1 + math.cos(math.pi * index / chunks))
+        flow_rates = jnp.asarray(np.full(schedule.chunk, flow_rate))
         state, trace = run_chunk((fixed, frozen, flow_rates, jax.random.fold_in(key, index)), state)
         trace = {name: np.asarray(values) for name, values in trace.items()}
         if find_runaway(trace, 0, x.shape[1]) is not None:

@@ -78,13 +78,14 @@ def _solve(
     """The last layer's weights after damped Newton steps, one row for every damping."""
     y, log_weights = draw_weighted(key, model, flow, draws)
     energy = model.energy
+    assert isinstance(energy, MLPEnergy)
     features = jax.lax.map(lambda point: _features(energy, point), y, batch_size=8192)
     data_mean = jax.lax.map(lambda point: _features(energy, point), x, batch_size=8192).mean(0)
     # Centred features keep the covariance exact in float32.
     features, data_mean = features - data_mean, jnp.zeros_like(data_mean)
 
     def newton(damping: Float[Array, ""]) -> Float[Array, " width"]:
-        def step(_: int, change: Float[Array, " width"]) -> Float[Array, " width"]:
+        def step(_: Array, change: Float[Array, " width"]) -> Float[Array, " width"]:
             weights = normalised_weights(log_weights - features @ change)
             mean = weights @ features
             centred = features - mean

@@ -1,0 +1,180 @@
+"""The scikit-learn door: one small fit, looked at from every side."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import tiltflow
+from tiltflow import BalancedEBM
+from tiltflow.data.errors import InputError
+
+SMALL = {"max_steps": 100, "chains": 128, "energy_width": 16, "energy_depth": 2, "local_steps": 3}
+
+
+def two_clusters(rows: int, seed: int = 0) -> np.ndarray:
+    """Weights .7 and .3, far apart, in units far from standardised: 1e4 ± and 0.001 ±."""
+    generator = np.random.default_rng(seed)
+    right = generator.random(rows) < 0.3
+    z = generator.normal(size=(rows, 2)) + np.where(right, 6.0, 0.0)[:, None]
+    return np.array([1e4, 0.001]) + z * np.array([10.0, 1e-4])
+
+
+@pytest.fixture(scope="module")
+def data():
+    return two_clusters(1500)
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    reports = []
+    estimator = BalancedEBM(base="gaussian", preprocessing="standardise", random_state=0, **SMALL)
+    frame = pl.DataFrame(data, schema=["mass", "length"])
+    return estimator.fit(frame, on_report=reports.append), reports
+
+
+def test_density_integrates_to_one_in_the_users_units(fitted, data):
+    estimator, _ = fitted
+    low, high = data.min(axis=0), data.max(axis=0)
+    low, high = low - 0.6 * (high - low), high + 0.6 * (high - low)
+    cells = 200
+    axes = [a + (b - a) * (np.arange(cells) + 0.5) / cells for a, b in zip(low, high)]
+    points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    mass = np.exp(estimator.score_samples(points)).sum() * np.prod((high - low) / cells)
+    # log Z has a standard error; five of them and the grid's own error.
+    assert abs(mass - 1) < 5 * estimator.log_normalizer_stderr_ + 0.01
+
+
+def test_attributes_and_reports(fitted):
+    estimator, reports = fitted
+    assert list(estimator.feature_names_in_) == ["mass", "length"]
+    assert estimator.n_features_in_ == 2
+    assert estimator.log_normalizer_stderr_ > 0
+    assert estimator.base_.startswith("gaussian")
+    assert {"proposal", "base", "energy", "settle"} <= {report["stage"] for report in reports}
+    energy = [report for report in reports if report["stage"] == "energy"]
+    assert np.isfinite(energy[-1]["held_out_log_likelihood"])
+
+
+def test_score_is_the_mean(fitted, data):
+    estimator, _ = fitted
+    assert estimator.score(data) == pytest.approx(estimator.score_samples(data).mean())
+    far = data[:1] + 1e3 * np.array([10.0, 1e-4])
+    assert estimator.score_samples(far)[0] < estimator.score(data) - 50
+
+
+def test_samples_carry_the_weights_of_the_density(fitted, data):
+    """The chains' share of the right cluster against the same share by quadrature-free IS: the
+    samples and the density must agree within five standard errors at n = 2000."""
+    estimator, _ = fitted
+    samples = estimator.sample(2000, key=1)
+    assert samples.shape == (2000, 2)
+    middle = 1e4 + 30.0
+    share = (samples[:, 0] > middle).mean()
+    low, high = data.min(axis=0), data.max(axis=0)
+    low, high = low - 0.6 * (high - low), high + 0.6 * (high - low)
+    axes = [a + (b - a) * (np.arange(200) + 0.5) / 200 for a, b in zip(low, high)]
+    points = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    mass = np.exp(estimator.score_samples(points))
+    expected = mass[points[:, 0] > middle].sum() / mass.sum()
+    assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / 2000)
+
+
+def test_same_key_same_samples(fitted):
+    estimator, _ = fitted
+    assert np.array_equal(estimator.sample(7, key=3), estimator.sample(7, key=3))
+    assert not np.array_equal(estimator.sample(7, key=3), estimator.sample(7, key=4))
+
+
+def test_save_and_load_give_the_same_numbers(fitted, data, tmp_path):
+    estimator, _ = fitted
+    estimator.save(tmp_path / "run")
+    again = tiltflow.load(tmp_path / "run")
+    assert np.array_equal(again.score_samples(data), estimator.score_samples(data))
+    assert np.array_equal(again.sample(5, key=0), estimator.sample(5, key=0))
+    assert again.held_out_log_likelihood_ == estimator.held_out_log_likelihood_
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_report_is_written_before_and_after_loading(fitted, tmp_path):
+    estimator, _ = fitted
+    estimator.save(tmp_path)
+    tiltflow.load(tmp_path).report(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "mass" in page and "data:image/png" in page and "http://" not in page
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "config.json is not there"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"format_version": 99}'),
+            "format version 99",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 40),
+            "cannot be read",
+        ),
+        (lambda folder: _edit(folder, columns=["a", "b", "c"]), "shape"),
+        (lambda folder: _edit(folder, proposal_components=None), "damaged"),
+    ],
+)
+def test_damaged_models_are_refused(fitted, tmp_path, damage, words):
+    estimator, _ = fitted
+    estimator.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(InputError, match=words):
+        tiltflow.load(tmp_path)
+
+
+def _edit(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"base": "spline"}, "base"),
+        ({"preprocessing": "log"}, "preprocessing"),
+        ({"chains": 1}, "chains"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"validation_fraction": 1.5}, "validation_fraction"),
+    ],
+)
+def test_wrong_arguments_are_named(data, change, words):
+    with pytest.raises(InputError, match=words):
+        BalancedEBM(**change).fit(data)
+
+
+def test_bad_tables_are_value_errors(data):
+    bad = data.copy()
+    bad[3, 1] = np.nan
+    with pytest.raises(ValueError, match="x1"):
+        BalancedEBM().fit(bad)
+    with pytest.raises(ValueError, match="constant"):
+        BalancedEBM().fit(np.column_stack([data, np.ones(len(data))]))
+
+
+def test_scoring_another_width_is_refused(fitted):
+    estimator, _ = fitted
+    with pytest.raises(InputError, match="fitted on 2"):
+        estimator.score_samples(np.zeros((3, 5)))
+
+
+def test_one_column_and_a_grid():
+    """One integer column: dequantised, fitted, and given back as integers."""
+    column = np.random.default_rng(0).poisson(20, size=(800, 1)).astype(float)
+    estimator = BalancedEBM(preprocessing="standardise", random_state=0, **SMALL).fit(column)
+    assert estimator.quanta_[0] == 1
+    samples = estimator.sample(200, key=0)
+    assert np.array_equal(samples, np.round(samples))
+    grid = np.arange(-0.5, 60, 0.05)[:, None]
+    assert np.exp(estimator.score_samples(grid)).sum() * 0.05 == pytest.approx(1, abs=0.02)

@@ -1,0 +1,54 @@
+"""The polished last layer: it must find weights that training left wrong."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tiltflow.data.mixtures import two_modes
+from tiltflow.evaluation.log_normalizer import draw_weighted, normalised_weights
+from tiltflow.models.energies import MLPEnergy
+from tiltflow.models.gaussian_mixture import GaussianMixture
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.training.polish import polish
+
+
+@pytest.fixture(scope="module")
+def spoiled():
+    """A base with the right modes and the wrong weights, .5 and .5; data with 2/3 and 1/3."""
+    target = two_modes()
+    x = target.sample(jax.random.key(0), 6000)
+    covariances = np.broadcast_to(0.05 * np.eye(2), (2, 2, 2))
+    base = GaussianMixture(np.array([0.5, 0.5]), np.asarray(target.means, dtype=float), covariances)
+    energy = MLPEnergy(2, width=16, depth=2, key=jax.random.key(1))
+    return x[1000:], x[:1000], TiltedEBM(base, energy), base
+
+
+def test_weights_come_right(spoiled):
+    x, held_out, model, base = spoiled
+    polished = polish(jax.random.key(2), model, base, x, held_out, draws=16_384)
+    y, log_weights = draw_weighted(
+        jax.random.key(3), TiltedEBM(base, polished.energy), base, 16_384
+    )
+    share = float(normalised_weights(log_weights) @ (y[:, 0] > 0.5))
+    assert share == pytest.approx(float((x[:, 0] > 0.5).mean()), abs=0.015)
+    # KL between the two weightings: .6667 log(.6667/.5) + .3333 log(.3333/.5) = 0.0566 nats.
+    assert polished.gain == pytest.approx(0.0566, abs=0.02)
+
+
+def test_nothing_changes_where_nothing_is_gained(spoiled):
+    """Held-out rows that contradict the training rows: every candidate loses, none is kept."""
+    x, _, model, base = spoiled
+    contrary = x[x[:, 0] > 0.5][:500]
+    polished = polish(jax.random.key(2), model, base, x, contrary, draws=8192)
+    assert polished.damping is None and polished.gain == 0
+    assert eqx.tree_equal(polished.energy, model.energy)
+
+
+def test_only_the_last_weight_changes(spoiled):
+    x, held_out, model, base = spoiled
+    polished = polish(jax.random.key(2), model, base, x, held_out, draws=8192)
+    before, after = model.energy.network.layers, polished.energy.network.layers
+    assert all(jnp.array_equal(a.weight, b.weight) for a, b in zip(before[:-1], after[:-1]))
+    assert not jnp.array_equal(before[-1].weight, after[-1].weight)
