@@ -157,7 +157,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.n_iter_ = density.best_step
         self.stopped_ = None if density.stopped is None else str(density.stopped)
         scores = np.asarray(density.log_prob(jnp.asarray(x_held_out))) + log_det
-        self.held_out_log_likelihood_ = float(scores.mean())
+        self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
         self.held_out_log_likelihood_stderr_ = float(
             np.hypot(scores.std() / np.sqrt(len(scores)), self.log_normalizer_stderr_)
         )

@@ -17,7 +17,7 @@ class Grid(NamedTuple):
     y: Float[np.ndarray, " gy"]
 
     @property
-    def points(self) -> Float[np.ndarray, "gy*gx 2"]:
+    def points(self) -> Float[np.ndarray, "p 2"]:
         """Cell centres."""
         return np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2)
 
@@ -26,7 +26,7 @@ class Grid(NamedTuple):
         """Logarithm of a cell's area."""
         return float(np.log((self.x[1] - self.x[0]) * (self.y[1] - self.y[0])))
 
-    def image(self, values: Float[np.ndarray, "gy*gx"]) -> Float[np.ndarray, "gy gx"]:
+    def image(self, values: Float[np.ndarray, " p"]) -> Float[np.ndarray, "gy gx"]:
         """Values at `points` as rows of y and columns of x."""
         return values.reshape(len(self.y), len(self.x))
 

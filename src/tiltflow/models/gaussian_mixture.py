@@ -8,7 +8,8 @@ for every component instead (docs/decisions.md has the times).
 """
 
 import warnings
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,38 +71,51 @@ class GaussianMixture(AbstractDistribution):
         return (self.means + self.scale_trils @ noise)[component]
 
 
-def best_gaussian(
-    x: Float[np.ndarray, "n d"], held_out: Float[np.ndarray, "m d"]
-) -> tuple[GaussianMixture, str]:
-    """The one Gaussian with the highest held-out likelihood, and its description.
+class Fitted(NamedTuple):
+    """A density fitted to the training rows, in words, and how to fit the same to other rows."""
+
+    density: GaussianMixture
+    description: str
+    fit: Callable[[np.ndarray], GaussianMixture]
+
+
+def best_gaussian(x: Float[np.ndarray, "n d"], held_out: Float[np.ndarray, "m d"]) -> Fitted:
+    """One Gaussian, its covariance chosen by held-out likelihood, and its description.
 
     Candidates are the full covariance and factor analysis, L L^T + diag(s), with 0, 1, 2, 4, ...
     factors: a full covariance costs d (d + 1) / 4n nats of Kullback-Leibler divergence by its
     estimation alone, which at d = 64 is more than everything else (docs/decisions.md).
     """
-    mean = x.mean(axis=0)
-    full = np.cov(x, rowvar=False, bias=True).reshape(len(mean), -1) + 1e-6 * np.eye(len(mean))
-    best, best_score, description = full, _gaussian_score(mean, full, held_out), "full covariance"
+    best, best_score = None, _gaussian_score(x, None, held_out)
     factors, previous = 0, -np.inf
-    while 2 * factors < len(mean):
-        covariance = (
-            FactorAnalysis(factors, random_state=0).fit(x).get_covariance()
-            if factors
-            else np.diag(x.var(axis=0) + 1e-6)
-        )
-        score = _gaussian_score(mean, covariance, held_out)
+    while 2 * factors < x.shape[1]:
+        score = _gaussian_score(x, factors, held_out)
         if score > best_score:
-            best, best_score, description = covariance, score, f"{factors} factors"
+            best, best_score = factors, score
         if score < previous:
             break
         previous, factors = score, max(1, 2 * factors)
-    return GaussianMixture(np.ones(1), mean[None], best[None]), description
+
+    def fit(rows: np.ndarray) -> GaussianMixture:
+        return GaussianMixture(np.ones(1), rows.mean(axis=0)[None], _covariance(rows, best)[None])
+
+    return Fitted(fit(x), "full covariance" if best is None else f"{best} factors", fit)
 
 
-def _gaussian_score(mean: np.ndarray, covariance: np.ndarray, x: np.ndarray) -> float:
-    """Mean log-likelihood of the rows of `x`, in nats."""
-    root = np.linalg.cholesky(covariance)
-    z = solve_triangular(root, (x - mean).T, lower=True)
+def _covariance(x: np.ndarray, factors: int | None) -> np.ndarray:
+    """The covariance by factor analysis, or the full one if None, with a ridge of 1e-6."""
+    ridge = 1e-6 * np.eye(x.shape[1])
+    if factors is None:
+        return np.cov(x, rowvar=False, bias=True).reshape(ridge.shape) + ridge
+    if factors == 0:
+        return np.diag(x.var(axis=0)) + ridge
+    return FactorAnalysis(factors, random_state=0).fit(x).get_covariance()
+
+
+def _gaussian_score(x: np.ndarray, factors: int | None, held_out: np.ndarray) -> float:
+    """Mean held-out log-likelihood, in nats, of the Gaussian fitted to `x`."""
+    mean, root = x.mean(axis=0), np.linalg.cholesky(_covariance(x, factors))
+    z = solve_triangular(root, (held_out - mean).T, lower=True)
     log_det = np.log(np.diag(root)).sum()
     return float(-0.5 * (z * z).sum(axis=0).mean() - log_det - 0.5 * len(mean) * np.log(2 * np.pi))
 
@@ -112,11 +126,11 @@ def best_mixture(
     *,
     seed: int,
     max_components: int = 32,
-) -> tuple[GaussianMixture, str]:
+) -> Fitted:
     """The mixture, fitted by EM, with the highest held-out likelihood, and its description.
 
     Covariances are diagonal, tied or full; components are doubled as long as a doubling pays. The
-    search looks at no more than `SEARCH_ROWS` rows, the winner is fitted to all.
+    search looks at no more than `SEARCH_ROWS` rows; the winner is fitted to all of `x`.
     """
     best, best_score = ("full", 1), -np.inf
     for covariance_type in ("diag", "tied", "full"):
@@ -132,8 +146,11 @@ def best_mixture(
             previous = score
             components *= 2
     covariance_type, components = best
-    mixture = _fit_mixture(x, covariance_type, components, seed)
-    return _from_sklearn(mixture), f"{components} components, {covariance_type} covariances"
+
+    def fit(rows: np.ndarray) -> GaussianMixture:
+        return _from_sklearn(_fit_mixture(rows, covariance_type, components, seed))
+
+    return Fitted(fit(x), f"{components} components, {covariance_type} covariances", fit)
 
 
 def small_mixture(x: Float[np.ndarray, "n d"], *, seed: int) -> GaussianMixture:

@@ -29,7 +29,7 @@ class Start(NamedTuple):
     """The base of the model, its kind and description, and the fitted proposal flow.
 
     The log-likelihoods are held-out means in model units; `base_log_likelihood` is that of the
-    base fitted to the training rows alone.
+    base fitted to the training rows alone; a Gaussian or mixture is then fitted to all rows.
     """
 
     base: AbstractDistribution
@@ -67,29 +67,41 @@ def choose_base(
     if kind not in ("auto", "gaussian", "mixture", "flow"):
         raise InputError(f"base: '{kind}' is not known; use auto, gaussian, mixture or flow")
     flow_key, fit_key = jax.random.split(key)
-    mixture, description = best_mixture(x, held_out, seed=seed)
+    mixture = best_mixture(x, held_out, seed=seed)
     fit = fit_flow(
         fit_key,
-        proposal_on(flow_key, mixture),
+        proposal_on(flow_key, mixture.density),
         jnp.asarray(x),
         jnp.asarray(held_out),
         on_report=_staged(on_report, "proposal"),
     )
-    candidates: dict[str, tuple[AbstractDistribution, str]] = {}
+    simple = {}
     if kind in ("auto", "gaussian"):
-        candidates["gaussian"] = best_gaussian(x, held_out)
+        simple["gaussian"] = best_gaussian(x, held_out)
     if kind in ("auto", "mixture"):
-        candidates["mixture"] = (mixture, description)
+        simple["mixture"] = mixture
+    candidates: dict[str, AbstractDistribution] = {
+        name: fitted.density for name, fitted in simple.items()
+    }
     # A flow that training did not improve is the mixture it stands on, at ten times the price.
     if kind == "flow" or (kind == "auto" and fit.steps > 0):
-        candidates["flow"] = (fit.flow, f"coupling flow, {fit.steps} steps, on {description}")
+        candidates["flow"] = fit.flow
     held_out_array = jnp.asarray(held_out)
     scores = {
         name: np.asarray(base.log_prob(held_out_array), dtype=float)
-        for name, (base, _) in candidates.items()
+        for name, base in candidates.items()
     }
     best = simplest_within_error(scores)
-    base, description = candidates[best]
+    if best == "flow":
+        base = fit.flow
+        description = f"coupling flow, {fit.steps} steps, on {mixture.description}"
+    else:
+        # The held-out rows have chosen; now they may help to fit. The tilt is judged on them all
+        # the same, relative to the base, which they are in on both sides.
+        base, description = (
+            simple[best].fit(np.concatenate([x, held_out])),
+            simple[best].description,
+        )
     if on_report:
         means = {name: float(score.mean()) for name, score in scores.items()}
         on_report({"stage": "base", "base": best, "description": description, **means})

@@ -57,7 +57,7 @@ def polish(
     candidates = _solve(solve_key, model, flow, x, draws)
     best = Polished(model.energy, 0.0, None)
     for damping, weight in zip(DAMPINGS, candidates):
-        energy = eqx.tree_at(_last_weight, model.energy, weight[None])
+        energy = eqx.tree_at(lambda it: it.network.layers[-1].weight, model.energy, weight[None])
         comparison = compare_on_held_out(
             compare_key, model.base, energy, model.energy, flow, held_out, draws
         )
@@ -99,11 +99,7 @@ def _solve(
         return jax.lax.fori_loop(0, NEWTON_STEPS, step, jnp.zeros_like(data_mean))
 
     changes = jax.lax.map(newton, jnp.asarray(DAMPINGS))
-    return _last_weight(energy)[0] + changes
-
-
-def _last_weight(energy: MLPEnergy) -> Float[Array, "1 width"]:
-    return energy.network.layers[-1].weight
+    return energy.network.layers[-1].weight[0] + changes
 
 
 def _features(energy: MLPEnergy, x: Float[Array, " d"]) -> Float[Array, " width"]:
