@@ -72,11 +72,11 @@ class Model:
     preprocessing: str = "auto"
     """Bijection applied to the columns first; auto takes the best on held-out rows."""
     max_steps: int | None = None
-    """Most training steps; None lets the size of the table decide."""
+    """Most training steps of the energy; None lets the base decide."""
     chains: int = 1024
     """Markov chains that run in parallel."""
-    local_steps: int = 10
-    """Local moves of each chain between two global proposals."""
+    local_steps: int | None = None
+    """Local moves of each chain between two global proposals; None lets the base decide."""
     energy_width: int = 128
     """Units in each hidden layer of the energy."""
     energy_depth: int = 3
