@@ -1,4 +1,4 @@
-"""Shared fixtures: explicit typed keys, and strict promotion so that no dtype slips in."""
+"""Shared fixtures: explicit typed keys."""
 
 import jax
 import pytest

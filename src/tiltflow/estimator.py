@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
@@ -100,7 +101,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
 
     def fit(
         self, X: Any, y: Any = None, *, on_report: Callable[[dict[str, Any]], None] | None = None
-    ) -> Self:
+    ) -> "BalancedEBM":
         """Fit the density of the rows of X: (n, d), an array or a data frame; y is ignored.
 
         `on_report` is called with a dictionary at every report of training.
@@ -295,6 +296,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
 
 def _mixture_components(distribution: Any) -> int:
     """How many components the Gaussian mixture in `distribution` has."""
+    distribution = paramax.unwrap(distribution)
     leaves = jax.tree.leaves(distribution, is_leaf=lambda leaf: isinstance(leaf, GaussianMixture))
     return next(len(leaf.log_weights) for leaf in leaves if isinstance(leaf, GaussianMixture))
 

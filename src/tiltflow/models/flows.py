@@ -26,7 +26,7 @@ from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 SPLINE_MAX_DIMENSION = 8
-"""Above this a spline costs more than 4 affine couplings (docs/decisions.md)."""
+"""Splines cost 1.7 times an affine coupling at d = 2, 5.7 times at 16 (docs/decisions.md)."""
 
 LOG_SCALE_BOUND = 2.0
 

@@ -4,7 +4,7 @@
 
 The inverse Cholesky factors are stored and stacked, so that the density of a batch is one matrix
 product; `flowjax.distributions.VmapMixture` of `MultivariateNormal` solves a triangular system
-for every component instead (docs/decisions.md has the times).
+for every component instead.
 """
 
 import warnings
