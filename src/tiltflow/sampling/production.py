@@ -54,7 +54,9 @@ def draw_samples(
     pool, log_prob = flow.sample_and_log_prob(start_key, (4 * chains,))
     log_weights = jax.vmap(model.log_density)(pool) - log_prob
     log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
-    rows = jax.random.categorical(choice_key, log_weights, shape=(chains,))
+    # Not `categorical`, which would draw a number for every pair of a chain and a pool row.
+    weights = jax.nn.softmax(log_weights)
+    rows = jax.random.choice(choice_key, 4 * chains, (chains,), p=weights)
 
     def step(state: Chains, sweep_key: PRNGKeyArray) -> tuple[Chains, None]:
         return sweep(sweep_key, state, model, flow, step_size, local_steps), None
