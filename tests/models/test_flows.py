@@ -52,10 +52,11 @@ def look(flow):
     bijection = paramax.unwrap(flow.bijection)
 
     def one(x):
-        jacobian, (z, log_det) = jax.jacfwd(
-            lambda x: (bijection.inverse_and_log_det(x)[0], bijection.inverse_and_log_det(x)),
-            has_aux=True,
-        )(x)
+        def inverse(x):
+            z, log_det = bijection.inverse_and_log_det(x)
+            return z, (z, log_det)
+
+        jacobian, (z, log_det) = jax.jacfwd(inverse, has_aux=True)(x)
         back, forward_log_det = bijection.transform_and_log_det(z)
         return {
             "back": back,

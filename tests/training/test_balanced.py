@@ -133,8 +133,7 @@ class Fence(eqx.Module):
 
 def test_draws_have_the_weights_and_the_figures_of_the_model():
     """At energy zero the flow is the base is the model: every proposal is taken."""
-    base = base_of(0.0)
-    _, flow = parts(KEY, base)
+    base = flow = base_of(0.0)
     state = SOURCE.init(KEY, base, flow)
     model = TiltedEBM(base, Fence(jnp.zeros(())))
     negatives, new, info = one_draw(KEY, model, flow, state, jnp.asarray(1.0))
@@ -151,8 +150,7 @@ def test_draws_have_the_weights_and_the_figures_of_the_model():
 
 def test_a_chain_where_the_model_is_not_a_number_comes_back():
     """flowjax maps a NaN log-density to -inf; neither may hold a chain where it is."""
-    base = base_of(0.0)
-    _, flow = parts(KEY, base)
+    base = flow = base_of(0.0)
     state = SOURCE.init(KEY, base, flow)
     position = state.position.at[:8].set(jnp.array([2.0, 0.0]))
     state = state._replace(position=position)

@@ -13,9 +13,16 @@ from flowjax.distributions import Normal
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.flows import trainable
 from tiltflow.models.gaussian_mixture import GaussianMixture
+from tiltflow.training.balanced import Balanced
 from tiltflow.training.guard import TrainingFailed
 from tiltflow.training.likelihood import Negatives
-from tiltflow.training.loop import Schedule, train_energy
+from tiltflow.training.loop import (
+    Fixed,
+    Schedule,
+    initial_state,
+    run_chunk,
+    train_energy,
+)
 from tiltflow.training.persistent import Persistent
 
 BASE = GaussianMixture(np.ones(1), np.zeros((1, 2)), 4 * np.eye(2)[None])
@@ -172,7 +179,17 @@ def test_the_same_key_gives_the_same_bits_and_another_does_not():
 
 
 def test_in_double_precision_everything_is_double():
+    """Traced, not compiled: every float of the state and of the figures, with the real source."""
     with jax.enable_x64(True):
-        trained, seen = train(Script(), x=jnp.asarray(np.asarray(X, float)), held_out=None)
-        assert all(array.dtype == np.float64 for array in seen[200])
-        assert trained.source.position.dtype == np.float64
+        base = Normal(jnp.zeros(2), jnp.ones(2))
+        energy = MLPEnergy(2, width=8, depth=1, key=jax.random.key(5))
+        parameters, static = eqx.partition(energy, eqx.is_inexact_array)
+        source = Balanced(chains=16, local_steps=1)
+        state = initial_state(parameters, source.init(jax.random.key(0), base, base), SCHEDULE)
+        x = jnp.zeros((32, 2))
+        fixed = Fixed(source, base, static, trainable(base)[1], SCHEDULE, x)
+        rates = jnp.ones(SCHEDULE.chunk)
+        after = eqx.filter_eval_shape(run_chunk, (fixed, rates, rates, jax.random.key(0)), state)
+    floats = [leaf for leaf in jax.tree.leaves(after) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert len(floats) > 20
+    assert {leaf.dtype for leaf in floats} == {np.dtype("float64")}
