@@ -13,10 +13,7 @@ EXPERIMENTS = {
     "warped-modes-64": ("mixtures", "reproduce_warped_modes_64"),
     "tables": ("tables", "reproduce_tables"),
 }
-BENCHMARKS = {
-    "step": ("bench_step", "bench_step"),
-    "mixtures": ("bench_mixtures", "bench_mixtures"),
-}
+BENCHMARKS = {"step": ("bench_step", "bench_step")}
 
 
 def reproduce(name: str, *, seeds: int, seed: int, quiet: bool, out: Path) -> None:

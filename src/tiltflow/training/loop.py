@@ -109,7 +109,7 @@ def train_energy(
     init_key, run_key, report_key = jax.random.split(key, 3)
     energy_parameters, energy_static = eqx.partition(energy, eqx.is_inexact_array)
     flow_static = trainable(flow)[1]
-    source_state = _copy(source.init(init_key, base, flow))  # pyright: ignore[reportArgumentType]
+    source_state = source.init(init_key, base, flow)  # pyright: ignore[reportArgumentType]
     state = initial_state(energy_parameters, source_state, schedule)
     best, best_flow, best_step, stale = energy, flow, 0, 0
     reports: list[dict[str, Any]] = []
@@ -203,7 +203,7 @@ def settle(
     """
     energy_parameters, energy_static = eqx.partition(trained.energy, eqx.is_inexact_array)
     fixed = Fixed(source, base, energy_static, trained.flow_static, schedule, x)
-    state = initial_state(energy_parameters, _copy(trained.source), schedule)
+    state = initial_state(energy_parameters, trained.source, schedule)
     frozen = jnp.zeros(schedule.chunk)
     for index in range(chunks):
         # By way of NumPy: a weakly typed array would not match what training compiled.
@@ -217,12 +217,12 @@ def settle(
 
 
 def initial_state(energy_parameters: PyTree, source_state: Any, schedule: Schedule) -> TrainState:
-    """The state before the first step: the average starts at the parameters themselves."""
+    """The state before the first step, all copies: a chunk is given its state to overwrite."""
     return TrainState(
         energy=_copy(energy_parameters),
         average=_copy(energy_parameters),
         optimiser=_optimiser(schedule).init(energy_parameters),
-        source=source_state,
+        source=_copy(source_state),
         step=jnp.asarray(0),
     )
 
