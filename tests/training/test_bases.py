@@ -1,0 +1,45 @@
+"""Choosing a base: the rule of the choice, and the kinds."""
+
+import jax
+import numpy as np
+import pytest
+
+from tiltflow.data.errors import InputError
+from tiltflow.training.bases import FEW_ROWS, choose_base, simplest_within_error
+
+
+def scores(rows: int, gain: float, noise: float) -> dict[str, np.ndarray]:
+    """A simple candidate, and a flexible one that gains `gain` on average with paired noise."""
+    generator = np.random.default_rng(0)
+    simple = generator.normal(size=rows)
+    difference = generator.normal(size=rows) * noise
+    return {"gaussian": simple, "mixture": simple + difference - difference.mean() + gain}
+
+
+def test_few_rows_ask_for_a_clear_gain():
+    # The standard error of the difference is 1 / sqrt(100) = 0.1.
+    assert simplest_within_error(scores(100, 0.05, 1.0)) == "gaussian"
+    assert simplest_within_error(scores(100, 0.20, 1.0)) == "mixture"
+
+
+def test_many_rows_take_the_best():
+    assert simplest_within_error(scores(4 * FEW_ROWS, 0.001, 1.0)) == "mixture"
+    assert simplest_within_error(scores(4 * FEW_ROWS, -0.001, 1.0)) == "gaussian"
+
+
+def test_unknown_kind_is_refused_before_any_fit():
+    rows = np.zeros((3, 2))
+    with pytest.raises(InputError, match="gaussian, mixture or flow"):
+        choose_base(jax.random.key(0), "spline", rows, rows, seed=0)
+
+
+def test_the_base_log_likelihood_is_of_the_training_rows_alone():
+    """One column, where the proposal is an affine map and quick: the base is fitted to all rows,
+    its figure is not. Held-out rows far from the others tell the two apart."""
+    generator = np.random.default_rng(0)
+    x, held_out = generator.normal(size=(200, 1)), generator.normal(size=(40, 1)) + 4.0
+    start = choose_base(jax.random.key(0), "gaussian", x, held_out, seed=0)
+    mean, variance = x.mean(), x.var()
+    exact = -0.5 * np.log(2 * np.pi * variance) - 0.5 * ((held_out - mean) ** 2).mean() / variance
+    assert start.base_log_likelihood == pytest.approx(exact, rel=1e-3)
+    assert float(start.base.log_prob(held_out).mean()) > exact + 1.0
