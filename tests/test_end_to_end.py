@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     out = folder / "run"
     result = tiltflow(
         "fit", str(folder / "data.csv"), "--out", str(out), "--label-column", "kind",
-        "--preprocessing", "standardise", "--base", "gaussian", "--quiet", *SMALL,
+        "--preprocessing", "standardise", "--base", "mixture", "--quiet", *SMALL,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     return folder, out, result
@@ -75,7 +75,7 @@ def test_score_matches_columns_by_name(run):
 
 
 def test_samples_have_the_modes_and_the_grid(run):
-    """Share of the right mode within 0.06 (five standard errors at n = 1000 are 0.068)."""
+    """Share of the right mode within five standard errors at n = 1000, which are 0.068."""
     folder, out, _ = run
     file = folder / "draws.csv"
     result = tiltflow("sample", str(out), "--num-samples", "1000", "--out", str(file))

@@ -17,9 +17,9 @@ def __getattr__(name: str) -> Any:
 
         return version("tiltflow")
     if name in __all__:
-        from tiltflow import estimator
+        from importlib import import_module
 
-        return getattr(estimator, name)
+        return getattr(import_module("tiltflow.estimator"), name)
     raise AttributeError(f"module 'tiltflow' has no attribute '{name}'")
 
 

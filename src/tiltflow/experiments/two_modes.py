@@ -270,7 +270,8 @@ def run_demo(out: Path, *, seed: int, quiet: bool, quick: bool) -> None:
     """Train both methods, print the table, write `figure.png`, `metrics.jsonl`, `report.html`."""
     settings = Settings()
     if quick:
-        settings = replace(settings, schedule=replace(settings.schedule, steps=200), chains=256)
+        schedule = replace(settings.schedule, steps=100)
+        settings = replace(settings, rows=4000, chains=128, schedule=schedule)
     comparison = compare(settings, seed=seed, quiet=quiet)
     rows = table_rows([comparison])
     print(format_table(COLUMNS, rows))
