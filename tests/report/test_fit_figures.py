@@ -38,11 +38,16 @@ def test_training_shows_the_energy_stage_only():
     assert len(png_bytes(figure)) < LIMIT
 
 
-def test_the_best_held_out_likelihood_is_marked():
-    rows = [_row(step, held_out_log_likelihood=-1.0 - (step - 30) ** 2) for step in range(0, 60, 5)]
-    rows[0]["held_out_log_likelihood"] = float("nan")
+def test_the_state_that_was_kept_is_marked():
+    """The last report with a gain, not the highest point of a noisy curve."""
+    rows = [
+        _row(step, held_out_log_likelihood=-1.0, gain=0.1 if step <= 30 else -0.1)
+        for step in range(0, 60, 5)
+    ]
+    rows[2]["held_out_log_likelihood"] = -0.5
     rows[1]["held_out_log_likelihood"] = float("inf")
-    assert _notes(draw_training(rows))[0] == ["best −1, step 30"]
+    assert _notes(draw_training(rows))[0] == ["kept: −1, step 30"]
+    assert _notes(draw_training([_row(3, gain=-1.0)]))[0] == []
 
 
 @pytest.mark.parametrize(

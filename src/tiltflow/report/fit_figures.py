@@ -45,9 +45,11 @@ def draw_training(metrics: Sequence[Mapping[str, object]]) -> "Figure":
     _title(panels[0], "Held-out log-likelihood")
     # The first steps may be thousands of nats away; what matters is where training settles.
     _limit(panels[0], likelihood, 0.1, 1.0)
-    if np.any(np.isfinite(likelihood)):
-        best = int(np.nanargmax(np.where(np.isfinite(likelihood), likelihood, np.nan)))
-        _mark_best(panels[0], float(steps[best]), float(likelihood[best]))
+    # The comparison of two states shares its draws, the curve does not: the best of the curve's
+    # independent estimates need not be the state that was kept.
+    kept = np.flatnonzero(np.isfinite(likelihood) & (_series(rows, "gain") > 0))
+    if kept.size:
+        _mark_kept(panels[0], float(steps[kept[-1]]), float(likelihood[kept[-1]]))
 
     log_z = _series(rows, "log_z")
     _draw_series(panels[1], steps, log_z, BLUE)
@@ -189,12 +191,12 @@ def _limit(axes: "Axes", values: Float[np.ndarray, " k"], low: float, high: floa
     axes.set_ylim(bottom - margin, top + 1.6 * margin)
 
 
-def _mark_best(axes: "Axes", step: float, value: float) -> None:
+def _mark_kept(axes: "Axes", step: float, value: float) -> None:
     axes.plot([step], [value], "o", ms=6, mfc="white", mec=INK, mew=1.6, zorder=4)
     axes.text(
         1.0,
         1.02,
-        f"best {value:.4g}, step {step:.0f}".replace("-", "−"),
+        f"kept: {value:.4g}, step {step:.0f}".replace("-", "−"),
         transform=axes.transAxes,
         ha="right",
         va="bottom",
