@@ -38,12 +38,10 @@ def choose_preprocessing(
     """
     if name != "auto":
         return name, fit_steps(name, x, columns)
-    marginal = max(
-        ("standardise", "gaussianise"),
-        key=lambda candidate: _mixture_score(fit_steps(candidate, x, columns), x, held_out, seed),
-    )
+    fitted = {kind: fit_steps(kind, x, columns) for kind in ("standardise", "gaussianise")}
+    marginal = max(fitted, key=lambda kind: _mixture_score(fitted[kind], x, held_out, seed))
+    fitted = {marginal: fitted[marginal]}
     whitened = "whiten" if marginal == "standardise" else f"{marginal}+whiten"
-    fitted = {marginal: fit_steps(marginal, x, columns)}
     # A table that cannot be whitened can still be standardised.
     with contextlib.suppress(InputError):
         fitted[whitened] = fit_steps(whitened, x, columns)
