@@ -36,13 +36,17 @@ def coupling_flow(
     key: PRNGKeyArray,
     base_dist: AbstractDistribution,
     *,
-    layers: int = 6,
-    width: int = 64,
+    layers: int | None = None,
+    width: int | None = None,
     depth: int = 1,
     transformer: Literal["auto", "spline", "affine"] = "auto",
 ) -> Transformed:
-    """A coupling flow on `base_dist`, of shape (d,) with d >= 2, equal to `base_dist` at first."""
+    """A coupling flow on `base_dist`, of shape (d,) with d >= 2, equal to `base_dist` at first.
+
+    By default four layers of width 32 in the plane, and six of width 64 above.
+    """
     (dimension,) = base_dist.shape
+    default_layers, default_width = (4, 32) if dimension == 2 else (6, 64)
     if transformer == "auto":
         transformer = "spline" if dimension <= SPLINE_MAX_DIMENSION else "affine"
     kind = _Transformer(transformer)
@@ -50,8 +54,8 @@ def coupling_flow(
         key,
         base_dist=base_dist,
         transformer=kind.template(),
-        flow_layers=layers,
-        nn_width=width,
+        flow_layers=layers or default_layers,
+        nn_width=width or default_width,
         nn_depth=depth,
         invert=True,
     )
