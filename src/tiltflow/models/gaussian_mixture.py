@@ -65,7 +65,9 @@ class GaussianMixture(AbstractDistribution):
 
     def _sample(self, key, condition=None):
         component_key, noise_key = jax.random.split(key)
-        component = jax.random.categorical(component_key, self.log_weights)
+        # One uniform and a comparison: `categorical` would draw k Gumbel variates for each draw.
+        cumulative = jnp.cumsum(jax.nn.softmax(self.log_weights))
+        component = jnp.sum(jax.random.uniform(component_key) >= cumulative[:-1])
         noise = jax.random.normal(noise_key, self.shape)
         # All components at once: a matrix product is cheaper than gathering a factor per draw.
         return (self.means + self.scale_trils @ noise)[component]

@@ -45,8 +45,7 @@ def independent_metropolis_hastings(
     log_weights = proposals.log_weights
     log_ratio = jnp.where(jnp.isfinite(log_weights), log_weights - current, -jnp.inf)
     probability = jnp.exp(jnp.minimum(log_ratio, 0.0))
-    keys = jax.random.split(key, probability.shape[0])
-    accepted = jax.vmap(jax.random.uniform)(keys) < probability
+    accepted = jax.random.uniform(key, probability.shape) < probability
     moved = jax.tree.map(
         lambda new, old: jnp.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
         proposals.chains,
