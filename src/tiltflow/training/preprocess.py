@@ -19,7 +19,8 @@ from tiltflow.models.gaussian_mixture import small_mixture
 from tiltflow.training.bases import proposal_on
 from tiltflow.training.maximum_likelihood import fit_flow
 
-SHORT_FIT = 500
+SHORT_FIT = 1500
+"""Steps of the fit that decides on whitening; after 500, HTRU_2 has 0.4 nats still to gain."""
 PREPROCESSINGS = ("standardise", "whiten", "gaussianise", "gaussianise+whiten")
 
 
