@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,8 @@ class FakeEstimator:
             on_report({"stage": "energy", "step": 4, "held_out_log_likelihood": -1.25})
         if self.parameters["base"] == "runaway":
             raise RuntimeError("training ran away:\nenergy gap 1e9")
+        if self.parameters["base"] == "tied":
+            warnings.warn("X: column 'a': 76% of the rows\nrepeat a value", stacklevel=2)
         if self.parameters["base"] == "interrupted":
             raise KeyboardInterrupt
         return self
@@ -189,6 +192,13 @@ def test_quiet_shows_no_progress(tmp_path, capsys, table):
     arguments = ["--out", str(tmp_path / "run"), "--label-column", "kind", "--quiet"]
     assert main(["fit", str(table), *arguments]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line_also_where_it_is_quiet(tmp_path, capsys, table):
+    arguments = ["--out", str(tmp_path / "run"), "--label-column", "kind", "--quiet"]
+    assert main(["fit", str(table), *arguments, "--base", "tied"]) == 0
+    assert capsys.readouterr().err == "tiltflow: X: column 'a': 76% of the rows repeat a value\n"
 
 
 def test_failed_and_interrupted_work_has_its_exit_code(tmp_path, capsys, table):

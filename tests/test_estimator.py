@@ -178,3 +178,16 @@ def test_one_column_and_a_grid():
     assert np.array_equal(samples, np.round(samples))
     grid = np.arange(-0.5, 60, 0.05)[:, None]
     assert np.exp(estimator.score_samples(grid)).sum() * 0.05 == pytest.approx(1, abs=0.02)
+
+
+def test_repeated_values_on_no_grid_are_warned_of_by_column():
+    """Seen before anything is trained: whitening two equal columns then fails."""
+    column = np.random.default_rng(0).normal(size=400)
+    column[:100] = column[0]
+    X = np.column_stack([column, column])
+    with (
+        pytest.raises(InputError),
+        pytest.warns(UserWarning, match=r"column 'x\d': 25% of the rows repeat a value") as caught,
+    ):
+        BalancedEBM(preprocessing="whiten").fit(X)
+    assert ["'x0'" in str(caught[0].message), "'x1'" in str(caught[1].message)] == [True, True]

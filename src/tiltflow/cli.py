@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -262,7 +263,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if command.seed < 0:
             raise InputError(f"--seed: {command.seed} is negative; give 0 or more")
-        command.run()
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _say(message)
+            command.run()
     except SystemExit as stop:  # tyro's: 0 after --help, 2 after wrong arguments
         return int(stop.code or 0)
     except InputError as error:
@@ -275,9 +278,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: Exception | str, code: int) -> int:
-    message = " ".join(str(error).split()) or type(error).__name__
-    print(f"tiltflow: {message}", file=sys.stderr)
+    _say(error)
     return code
+
+
+def _say(what: Warning | Exception | str) -> None:
+    """One line on stderr."""
+    message = " ".join(str(what).split()) or type(what).__name__
+    print(f"tiltflow: {message}", file=sys.stderr)
 
 
 def _check_new_folder(out: Path) -> None:

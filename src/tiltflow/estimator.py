@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from tiltflow.data.checks import as_table, check_cells, check_table
-from tiltflow.data.dequantisation import dequantise, find_quanta, requantise
+from tiltflow.data.dequantisation import dequantise, find_quanta, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.models.energies import MLPEnergy
@@ -40,6 +40,7 @@ from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing, s
 
 SAMPLE_SWEEPS = 20
 KEPT_ROWS = 2000
+MANY_TIES = 0.1
 
 
 class BalancedEBM(DensityMixin, BaseEstimator):
@@ -122,6 +123,14 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.n_features_in_ = X.shape[1]
         self.quanta_ = find_quanta(X)
         self.origin_ = _most_frequent(X)
+        for name, share in zip(columns, share_of_ties(X, self.quanta_)):
+            if share > MANY_TIES:
+                warnings.warn(
+                    f"X: column '{name}': {share:.0%} of the rows repeat a value, and on no grid; "
+                    "a density narrows onto repeated values without bound, so do not compare its "
+                    "likelihoods; drop the column, or add noise of the size of its resolution",
+                    stacklevel=2,
+                )
         order = generator.permutation(len(X))
         held_out_rows = max(1, round(self.validation_fraction * len(X)))
         rows = dequantise(generator, X, self.quanta_)[order]

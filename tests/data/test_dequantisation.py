@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltflow.data.dequantisation import dequantise, find_quanta, requantise
+from tiltflow.data.dequantisation import dequantise, find_quanta, requantise, share_of_ties
 
 NORMAL = np.random.default_rng(0).normal(size=2000)
 
@@ -73,3 +73,11 @@ def test_noise_stays_in_its_cell_and_comes_off(step, origin, seed):
     np.testing.assert_array_equal(noisy[:, 1], X[:, 1])
     back = requantise(noisy, quanta, X.min(axis=0))
     np.testing.assert_allclose(back, np.hstack([grid, noisy[:, 1:]]), atol=1e-3 * step)
+
+
+def test_ties_are_counted_where_no_grid_explains_them():
+    half = np.where(np.arange(2000) < 1000, 0.5, NORMAL)
+    X = np.column_stack([NORMAL, half, np.round(NORMAL, 1)])
+    quanta = find_quanta(X)
+    np.testing.assert_allclose(quanta, [0.0, 0.0, 0.1])
+    np.testing.assert_allclose(share_of_ties(X, quanta), [0.0, 0.5, 0.0])

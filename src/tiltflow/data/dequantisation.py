@@ -50,6 +50,21 @@ def requantise(
     return np.where(quanta > 0, origin + np.round((X - origin) / step) * step, X)
 
 
+def share_of_ties(
+    X: Float[np.ndarray, "n d"], quanta: Float[np.ndarray, " d"]
+) -> Float[np.ndarray, " d"]:
+    """The share of rows whose value another row has too; 0 for columns on a grid.
+
+    A density narrows onto repeated values without bound: where this is large and no grid can be
+    spread, likelihoods measure how narrow, and nothing else.
+    """
+    shares = np.zeros(X.shape[1])
+    for j in np.flatnonzero(quanta == 0):
+        _, counts = np.unique(X[:, j], return_counts=True)
+        shares[j] = counts[counts > 1].sum() / len(X)
+    return shares
+
+
 def _find_quantum(column: Float[np.ndarray, " n"]) -> float:
     if len(column) > MOST_ROWS:
         column = np.random.default_rng(0).choice(column, MOST_ROWS, replace=False)
