@@ -92,3 +92,18 @@ def test_what_is_not_finite_is_never_kept(start):
     result, reports = fit(start, x, held_out, max_steps=100)
     assert np.isfinite(score(result.flow, held_out))
     assert len(reports) < 5
+
+
+def test_a_good_start_is_not_lost_in_the_first_steps(start):
+    """From the truth, with a rate far too large for it: the warm-up holds it there."""
+    x, held_out = normal_rows(1, 0.0), normal_rows(2, 0.0)
+    _, reports = fit(start, x, held_out, max_steps=1600, patience=1)
+    assert reports[0]["held_out_log_likelihood"] > score(start, held_out) - 0.01
+
+
+def test_scores_are_those_of_the_moving_average(start):
+    """Second differences of the scores: the last step's parameters jump from chunk to chunk."""
+    x, held_out = normal_rows(1, 0.0), normal_rows(2, 0.0)
+    _, reports = fit(start, x, held_out, max_steps=1600, patience=40)
+    scores = np.array([report["held_out_log_likelihood"] for report in reports])
+    assert np.abs(np.diff(scores[10:40], 2)).mean() < 0.004
