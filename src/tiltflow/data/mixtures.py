@@ -39,11 +39,8 @@ class GaussianMixture(eqx.Module):
     def sample(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
         """Independent points."""
         key_mode, key_noise = jax.random.split(key)
-        mode = jax.random.choice(key_mode, len(self.weights), (n,), p=self.weights)
         noise = jax.random.normal(key_noise, (n, self.dimension))
-        # Every mode's move of every point: (n, m, d) is smaller than (n, d, d) factors gathered.
-        moved = jnp.einsum("mij,nj->nmi", self.scale_trils, noise) + self.means
-        return moved[jnp.arange(n), mode]
+        return _place(key_mode, noise, self.means, self.scale_trils, self.weights)
 
     def joint_log_prob(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
         """Joint log-density of mode k and point: log w_k + log N(x; mean_k, L_k L_kᵀ)."""
@@ -90,10 +87,8 @@ class WarpedMixture(eqx.Module):
     def sample(self, key: Key[Array, ""], n: int) -> Float[Array, "n d"]:
         """Independent points."""
         key_mode, key_noise = jax.random.split(key)
-        mode = jax.random.choice(key_mode, len(self.weights), (n,), p=self.weights)
-        bent = jax.vmap(bend)(jax.random.normal(key_noise, (n, self.dimension)))
-        moved = jnp.einsum("mij,nj->nmi", self.rotations, bent) + self.means
-        return moved[jnp.arange(n), mode]
+        noise = jax.random.normal(key_noise, (n, self.dimension))
+        return _place(key_mode, jax.vmap(bend)(noise), self.means, self.rotations, self.weights)
 
     def joint_log_prob(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
         """Joint log-density log w_k + log p_k(x); bend and rotation preserve volume."""
@@ -183,6 +178,21 @@ def _four_means(dimension: int, norm: float, key: Key[Array, ""]) -> Float[np.nd
         return norm * np.asarray(jax.random.orthogonal(key, dimension))[:4]
     corners = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     return np.pad(corners * norm / 2**0.5, ((0, 0), (0, dimension - 2)))
+
+
+def _place(
+    key: Key[Array, ""],
+    noise: Float[Array, "n d"],
+    means: Float[Array, "m d"],
+    matrices: Float[Array, "m d d"],
+    weights: Float[Array, " m"],
+) -> Float[Array, "n d"]:
+    """The points mean_k + matrix_k noise, k with probability w_k."""
+    n = noise.shape[0]
+    mode = jax.random.choice(key, len(weights), (n,), p=weights)
+    # Every mode's move of every point: (n, m, d) is smaller than (n, d, d) matrices gathered.
+    moved = jnp.einsum("mij,nj->nmi", matrices, noise) + means
+    return moved[jnp.arange(n), mode]
 
 
 def _isotropic(
