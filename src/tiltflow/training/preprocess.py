@@ -57,10 +57,9 @@ def _mixture_score(
     seed: int,
 ) -> float:
     """Held-out log-likelihood, user's units, of a small full mixture: blind to affine maps."""
-    z, _ = to_model_units(bijection, x)
-    z_held_out, log_det = to_model_units(bijection, held_out)
+    z, z_held_out, log_det = _both_in_model_units(bijection, x, held_out)
     mixture = small_mixture(z, seed=seed)
-    return float(mixture.log_prob(jnp.asarray(z_held_out)).mean() + log_det.mean())
+    return float(mixture.log_prob(jnp.asarray(z_held_out)).mean()) + log_det
 
 
 def _flow_score(
@@ -70,12 +69,20 @@ def _flow_score(
     seed: int,
 ) -> float:
     """Held-out log-likelihood, user's units, of the proposal flow after a short fit."""
-    z, _ = to_model_units(bijection, x)
-    z_held_out, log_det = to_model_units(bijection, held_out)
+    z, z_held_out, log_det = _both_in_model_units(bijection, x, held_out)
     key = jax.random.key(seed)
     flow = proposal_on(key, small_mixture(z, seed=seed))
     fit = fit_flow(key, flow, jnp.asarray(z), jnp.asarray(z_held_out), max_steps=SHORT_FIT)
-    return float(fit.held_out_log_likelihood + log_det.mean())
+    return fit.held_out_log_likelihood + log_det
+
+
+def _both_in_model_units(
+    bijection: AbstractBijection, x: Float[np.ndarray, "n d"], held_out: Float[np.ndarray, "m d"]
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"], float]:
+    """Both parts in model units, and the mean log-determinant of the held-out one."""
+    z, _ = to_model_units(bijection, x)
+    z_held_out, log_det = to_model_units(bijection, held_out)
+    return z, z_held_out, float(log_det.mean())
 
 
 def fit_steps(
