@@ -11,7 +11,10 @@ from flowjax.distributions import Normal
 
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.flows import coupling_flow, trainable
+from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import refresh
+from tiltflow.sampling.local import mala
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.loop import Schedule, settle, train_energy
 
@@ -159,3 +162,24 @@ def test_a_chain_where_the_model_is_not_a_number_comes_back():
         negatives, state, info = one_draw(key, model, flow, state, jnp.asarray(0.0))
     assert negatives.position[:8, 0].max() < 1
     assert info["global_acceptance_rate"] > 0.5
+
+
+def test_the_first_step_size_fits_the_narrowest_direction():
+    """30 columns, one a thousandth as wide: a fixed first step has every move refused for good."""
+    deviations = np.ones(30)
+    deviations[3] = 1e-3
+    base = GaussianMixture(np.ones(1), np.zeros((1, 30)), np.diag(deviations**2)[None])
+    source = Balanced(chains=128)
+
+    @eqx.filter_jit
+    def first_moves(base):
+        state = source.init(KEY, base, base)
+        chains = refresh(state.position, base.log_prob)
+        return state, mala(KEY, chains, base.log_prob, jnp.exp(state.log_step_size), 3)[1]
+
+    state, rate = first_moves(base)
+    assert 1e-7 < float(jnp.exp(state.log_step_size)) < 1e-5
+    assert 0.3 < float(rate) <= 1
+    # Where no direction is narrow, the step is the usual one.
+    wide, _ = first_moves(GaussianMixture(np.ones(1), np.zeros((1, 30)), np.eye(30)[None]))
+    np.testing.assert_allclose(jnp.exp(wide.log_step_size), 0.1 / 30 ** (1 / 3), rtol=1e-5)

@@ -53,12 +53,14 @@ class Balanced:
         """Start the chains at draws of the base, exact for an energy that is zero."""
         parameters, _ = trainable(flow)
         (dimension,) = base.shape
+        position = base.sample(key, (self.chains,))
+        # No larger than the narrowest direction allows, or not one local move is ever accepted.
+        longest = -jnp.log(_largest_precision(base, position))
         return BalancedState(
-            position=base.sample(key, (self.chains,)),
+            position=position,
             flow=parameters,
             optimiser=_flow_optimiser().init(parameters),
-            # A weakly typed scalar would compile the first chunk once more than the others.
-            log_step_size=jnp.zeros(()) + math.log(0.1 / dimension ** (1 / 3)),
+            log_step_size=jnp.fmin(longest, math.log(0.1 / dimension ** (1 / 3))),
         )
 
     def draw(
@@ -108,6 +110,13 @@ class Balanced:
         )
         weights = jnp.full(self.chains, 1 / self.chains)
         return Negatives(chains.position, weights), new_state, info
+
+
+@eqx.filter_jit
+def _largest_precision(base: AbstractDistribution, draws: Float[Array, "n d"]) -> Float[Array, ""]:
+    """The largest eigenvalue of E[g g^T], g the base's score: for a Gaussian, of its precision."""
+    scores = jax.vmap(jax.grad(base.log_prob))(draws)
+    return jnp.linalg.eigvalsh(scores.T @ scores / len(draws))[-1]
 
 
 def _flow_optimiser() -> optax.GradientTransformation:
