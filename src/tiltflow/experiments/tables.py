@@ -131,7 +131,8 @@ def _mixture_scores(
     mixtures = [
         SklearnMixture(components, random_state=seed, max_iter=300).fit(z)
         for components in COMPONENTS
-        if components * 2 <= len(z)
+        # With fewer rows than this a component is singular, and BIC runs after it.
+        if components == 1 or components * (z.shape[1] + 1) <= len(z)
     ]
     best = min(mixtures, key=lambda mixture: mixture.bic(z))
     return best.score_samples((test - mean) / scale) - np.log(scale).sum()
