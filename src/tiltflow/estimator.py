@@ -40,7 +40,7 @@ from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing, s
 
 SAMPLE_SWEEPS = 20
 KEPT_ROWS = 2000
-MANY_TIES = 0.1
+MANY_TIES = 0.2
 
 
 class BalancedEBM(DensityMixin, BaseEstimator):
