@@ -2,7 +2,8 @@
 
 Whether to bend the columns is decided by a small full mixture, which is blind to affine maps;
 whether to whiten, by the proposal flow after a short fit, since it is what must follow the model.
-Both are scored in the user's units, so that the Jacobian counts.
+Both are scored in the user's units, so that the Jacobian counts; with few rows the
+simpler one stays unless it is clearly beaten.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import fit_preprocessing, preprocessing_template, to_model_units
 from tiltflow.models.gaussian_mixture import small_mixture
-from tiltflow.training.bases import proposal_on
+from tiltflow.training.bases import proposal_on, simplest_within_error
 from tiltflow.training.maximum_likelihood import fit_flow
 
 SHORT_FIT = 1500
@@ -40,49 +41,53 @@ def choose_preprocessing(
     if name != "auto":
         return name, fit_steps(name, x, columns)
     fitted = {kind: fit_steps(kind, x, columns) for kind in ("standardise", "gaussianise")}
-    marginal = max(fitted, key=lambda kind: _mixture_score(fitted[kind], x, held_out, seed))
+    marginal = simplest_within_error(
+        {kind: _mixture_scores(it, x, held_out, seed) for kind, it in fitted.items()}
+    )
     fitted = {marginal: fitted[marginal]}
     whitened = "whiten" if marginal == "standardise" else f"{marginal}+whiten"
     # A table that cannot be whitened can still be standardised.
     with contextlib.suppress(InputError):
         fitted[whitened] = fit_steps(whitened, x, columns)
-    best = max(fitted, key=lambda candidate: _flow_score(fitted[candidate], x, held_out, seed))
+    best = simplest_within_error(
+        {kind: _flow_scores(it, x, held_out, seed) for kind, it in fitted.items()}
+    )
     return best, fitted[best]
 
 
-def _mixture_score(
+def _mixture_scores(
     bijection: AbstractBijection,
     x: Float[np.ndarray, "n d"],
     held_out: Float[np.ndarray, "m d"],
     seed: int,
-) -> float:
-    """Held-out log-likelihood, user's units, of a small full mixture: blind to affine maps."""
+) -> Float[np.ndarray, " m"]:
+    """Log-likelihood of each held-out row, user's units, of a small full mixture."""
     z, z_held_out, log_det = _both_in_model_units(bijection, x, held_out)
     mixture = small_mixture(z, seed=seed)
-    return float(mixture.log_prob(jnp.asarray(z_held_out)).mean()) + log_det
+    return np.asarray(mixture.log_prob(jnp.asarray(z_held_out)), dtype=float) + log_det
 
 
-def _flow_score(
+def _flow_scores(
     bijection: AbstractBijection,
     x: Float[np.ndarray, "n d"],
     held_out: Float[np.ndarray, "m d"],
     seed: int,
-) -> float:
-    """Held-out log-likelihood, user's units, of the proposal flow after a short fit."""
+) -> Float[np.ndarray, " m"]:
+    """Log-likelihood of each held-out row, user's units, of the proposal flow after a short fit."""
     z, z_held_out, log_det = _both_in_model_units(bijection, x, held_out)
     key = jax.random.key(seed)
     flow = proposal_on(key, small_mixture(z, seed=seed))
     fit = fit_flow(key, flow, jnp.asarray(z), jnp.asarray(z_held_out), max_steps=SHORT_FIT)
-    return fit.held_out_log_likelihood + log_det
+    return np.asarray(fit.flow.log_prob(jnp.asarray(z_held_out)), dtype=float) + log_det
 
 
 def _both_in_model_units(
     bijection: AbstractBijection, x: Float[np.ndarray, "n d"], held_out: Float[np.ndarray, "m d"]
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"], float]:
-    """Both parts in model units, and the mean log-determinant of the held-out one."""
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "m d"], Float[np.ndarray, " m"]]:
+    """Both parts in model units, and the log-determinant at every held-out row."""
     z, _ = to_model_units(bijection, x)
     z_held_out, log_det = to_model_units(bijection, held_out)
-    return z, z_held_out, float(log_det.mean())
+    return z, z_held_out, log_det
 
 
 def fit_steps(
