@@ -2,8 +2,8 @@
 
 Durkan, Bekasov, Murray, Papamakarios (2019), "Neural Spline Flows", equations 4 to 8. Outside
 [-interval, interval] it is the identity, and the slope is 1 at both ends, so the density of a
-flow made of it is continuous. The bin is picked by a product with a one-hot vector instead of a
-search and gathers, which cost seconds of compilation and most of the run time on a CPU.
+flow made of it is continuous. The bin is picked by comparisons, not by a search and
+gathers, which cost seconds of compilation (docs/decisions.md).
 """
 
 import math
