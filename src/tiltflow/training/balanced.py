@@ -16,7 +16,6 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -27,6 +26,7 @@ from tiltflow.sampling.chains import refresh
 from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
 from tiltflow.sampling.local import adapt_step_size, mala
 from tiltflow.training.likelihood import Negatives
+from tiltflow.training.steps import flow_optimiser
 
 
 class BalancedState(NamedTuple):
@@ -59,7 +59,7 @@ class Balanced:
         return BalancedState(
             position=position,
             flow=parameters,
-            optimiser=_flow_optimiser().init(parameters),
+            optimiser=flow_optimiser().init(parameters),
             log_step_size=jnp.fmin(longest, math.log(0.1 / dimension ** (1 / 3))),
         )
 
@@ -91,7 +91,7 @@ class Balanced:
         chains, local_rate = mala(
             local_key, chains, model.log_density, jnp.exp(state.log_step_size), self.local_steps
         )
-        updates, optimiser = _flow_optimiser().update(gradient, state.optimiser, state.flow)
+        updates, optimiser = flow_optimiser().update(gradient, state.optimiser, state.flow)
         step = -self.flow_learning_rate * rate
         estimate = importance_sampling(proposals.log_weights)
         info = {
@@ -117,10 +117,6 @@ def _largest_precision(base: AbstractDistribution, draws: Float[Array, "n d"]) -
     """The largest eigenvalue of E[g g^T], g the base's score: for a Gaussian, of its precision."""
     scores = jax.vmap(jax.grad(base.log_prob))(draws)
     return jnp.linalg.eigvalsh(scores.T @ scores / len(draws))[-1]
-
-
-def _flow_optimiser() -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
 
 def _forward_kl(

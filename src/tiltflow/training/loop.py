@@ -28,6 +28,7 @@ from tiltflow.training.balanced import Balanced, BalancedState
 from tiltflow.training.guard import Runaway, TrainingFailed, find_runaway
 from tiltflow.training.likelihood import likelihood_gradient
 from tiltflow.training.persistent import Persistent
+from tiltflow.training.steps import copy_arrays, moving_average
 
 OnReport = Callable[[dict[str, Any]], None]
 
@@ -113,7 +114,7 @@ def train_energy(
     state = initial_state(energy_parameters, source_state, schedule)
     best, best_flow, best_step, stale = energy, flow, 0, 0
     reports: list[dict[str, Any]] = []
-    good, rollbacks, rate_scale, stopped = _copy(state), 0, 1.0, None
+    good, rollbacks, rate_scale, stopped = copy_arrays(state), 0, 1.0, None
     step = 0
     while step < schedule.steps:
         rates = _rates(step, schedule) * rate_scale
@@ -141,10 +142,10 @@ def train_energy(
             if rollbacks > schedule.max_rollbacks:
                 stopped, state = runaway, good
                 break
-            state = _copy(good)
+            state = copy_arrays(good)
             continue
         step += schedule.chunk
-        good = _copy(state)
+        good = copy_arrays(state)
 
         candidate = eqx.combine(state.average, energy_static)
         report = {
@@ -167,7 +168,12 @@ def train_energy(
             )
             report |= {name: float(value) for name, value in comparison.items()}
             if report["gain"] > 0:
-                best, best_flow, best_step, stale = _copy(candidate), _copy(candidate_flow), step, 0
+                best, best_flow, best_step, stale = (
+                    copy_arrays(candidate),
+                    copy_arrays(candidate_flow),
+                    step,
+                    0,
+                )
             else:
                 stale += 1
         if watch:
@@ -219,10 +225,10 @@ def settle(
 def initial_state(energy_parameters: PyTree, source_state: Any, schedule: Schedule) -> TrainState:
     """The state before the first step, all copies: a chunk is given its state to overwrite."""
     return TrainState(
-        energy=_copy(energy_parameters),
-        average=_copy(energy_parameters),
+        energy=copy_arrays(energy_parameters),
+        average=copy_arrays(energy_parameters),
         optimiser=_optimiser(schedule).init(energy_parameters),
-        source=_copy(source_state),
+        source=copy_arrays(source_state),
         step=jnp.asarray(0),
     )
 
@@ -232,11 +238,6 @@ def _rates(first_step: int, schedule: Schedule) -> Float[Array, " steps"]:
     steps = first_step + np.arange(schedule.chunk)
     cosine = 0.5 * (1 + np.cos(math.pi * np.minimum(steps / schedule.steps, 1.0)))
     return jnp.asarray(cosine * np.minimum(1.0, (steps + 1) / 100))
-
-
-def _copy(tree: PyTree) -> PyTree:
-    """A copy that survives the donation of the original."""
-    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
 def _optimiser(schedule: Schedule) -> optax.GradientTransformation:
@@ -278,9 +279,7 @@ def run_chunk(
             lambda p, u: p - schedule.learning_rate * energy_rate * u, state.energy, updates
         )
         count = state.step + 1
-        # Early averages forget the start quickly (the usual warm-up of moving averages).
-        decay = jnp.minimum(schedule.averaging, (1 + count) / (10 + count))
-        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, parameters)
+        average = moving_average(state.average, parameters, count, schedule.averaging)
         info |= {"energy_gap": gap, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(parameters, average, optimiser, source_state, count), info
 

@@ -14,11 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from tiltflow.models.flows import trainable
+from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average
 
 AVERAGING = 0.99
 
@@ -56,7 +56,10 @@ def fit_flow(
     """Maximise the likelihood of `x`; stop when `patience` chunks bring no held-out gain."""
     parameters, static = trainable(flow)
     state = FitState(
-        _copy(parameters), _copy(parameters), _optimiser().init(parameters), jnp.asarray(0)
+        copy_arrays(parameters),
+        copy_arrays(parameters),
+        flow_optimiser().init(parameters),
+        jnp.asarray(0),
     )
     batch_size = min(batch_size, x.shape[0])
     best, best_score, best_step, stale = flow, -math.inf, 0, 0
@@ -75,7 +78,7 @@ def fit_flow(
             )
         if score > best_score:
             # The state is donated to the next chunk, so what is kept must be a copy.
-            best = eqx.combine(_copy(state.average), static)
+            best = eqx.combine(copy_arrays(state.average), static)
             best_score, best_step, stale = score, step + chunk, 0
         else:
             stale += 1
@@ -92,10 +95,6 @@ def _relative_rates(first: int, steps: int, max_steps: int) -> Float[Array, " st
     step = np.arange(first, first + steps)
     cosine = 0.5 * (1 + np.cos(np.pi * step / max_steps))
     return jnp.asarray(cosine * np.minimum(1.0, 8 * (step + 1) / max_steps))
-
-
-def _optimiser() -> optax.GradientTransformation:
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
 
 
 @eqx.filter_jit
@@ -115,16 +114,11 @@ def _run_chunk(fixed: tuple, state: FitState) -> FitState:
         i, rate = inputs
         rows = order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]
         gradient = jax.grad(loss)(state.parameters, x[rows])
-        updates, optimiser = _optimiser().update(gradient, state.optimiser, state.parameters)
+        updates, optimiser = flow_optimiser().update(gradient, state.optimiser, state.parameters)
         parameters = jax.tree.map(lambda p, u: p - rate * u, state.parameters, updates)
         count = state.step + 1
-        decay = jnp.minimum(AVERAGING, (1 + count) / (10 + count))
-        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, parameters)
+        average = moving_average(state.average, parameters, count, AVERAGING)
         return FitState(parameters, average, optimiser, count), None
 
     state, _ = jax.lax.scan(step, state, (jnp.arange(len(rates)), rates))
     return state
-
-
-def _copy(tree: PyTree) -> PyTree:
-    return jax.tree.map(jnp.copy, tree)

@@ -1,0 +1,26 @@
+"""What the gradient steps of flows and energies share: an optimiser, an average, a copy."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PyTree
+
+
+def flow_optimiser() -> optax.GradientTransformation:
+    """Adam on clipped gradients, for every flow; the rate is the caller's."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
+
+
+def moving_average(
+    average: PyTree, parameters: PyTree, count: Int[Array, ""], most: float
+) -> PyTree:
+    """The exponential moving average after step `count` (from 1), with decay `most` at the end."""
+    # Early averages forget the start quickly (the usual warm-up of moving averages).
+    decay = jnp.minimum(most, (1 + count) / (10 + count))
+    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, parameters)
+
+
+def copy_arrays(tree: PyTree) -> PyTree:
+    """A copy that survives the donation of the original."""
+    return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, tree)
