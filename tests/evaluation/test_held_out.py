@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tiltflow.data.folds import FEW_HELD_OUT
 from tiltflow.evaluation.held_out import compare_on_held_out
 from tiltflow.models.gaussian_mixture import GaussianMixture
 
@@ -73,3 +74,16 @@ def split(key, n):
 def test_an_energy_that_is_not_finite_never_wins(key):
     assert compare(key, linear([np.nan, 0.0]), linear(A))["gain"] == -np.inf
     assert compare(key, linear([np.inf, 0.0]), linear(A))["gain"] == -np.inf
+
+
+@pytest.mark.parametrize(("rows", "clear"), [(40, False), (4 * FEW_HELD_OUT, True)])
+def test_few_rows_do_not_make_a_small_gain_clear(key, rows, clear):
+    """A tilt of 0.1 gains 0.005 nats on rows with that mean, with an error of 0.1 / sqrt(rows)."""
+    spread = np.random.default_rng(0).normal(size=(rows, 2))
+    held_out = jnp.asarray(spread - spread.mean(0) + np.array([0.1, 0.0]))
+    tilt = linear(np.array([0.1, 0.0]))
+    zero = linear(np.zeros(2))
+    seen = compare_on_held_out(key, BASE, tilt, zero, FLOW, held_out, 200_000)
+    assert seen["gain"] > 0
+    assert bool(seen["clear"]) == clear
+    assert not compare_on_held_out(key, BASE, zero, tilt, FLOW, held_out[:40], 20_000)["clear"]

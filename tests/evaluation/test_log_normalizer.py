@@ -7,6 +7,7 @@ import pytest
 from flowjax.distributions import StandardNormal
 
 from tiltflow.evaluation.log_normalizer import (
+    best_of_proposals,
     draw_weighted,
     estimate_log_normalizer,
     importance_sampling,
@@ -95,3 +96,20 @@ def test_more_draws_than_a_chunk_come_out_whole(key):
     np.testing.assert_allclose(log_weights, -jax.vmap(tilt)(y), atol=1e-5)
     estimate = importance_sampling(log_weights)
     assert abs(float(estimate.log_z) - LOG_Z) < 4.5 * float(estimate.stderr)
+
+
+def test_the_proposal_with_the_larger_share_is_taken(key):
+    """One that is the model, between a far one and one with no finite weight."""
+    exact = GaussianMixture(np.ones(1), np.array([[-0.8, 0.3]]), np.eye(2)[None])
+    far = GaussianMixture(np.ones(1), np.array([[5.0, 5.0]]), 0.01 * np.eye(2)[None])
+    nowhere = GaussianMixture(np.ones(1), np.full((1, 2), np.inf), np.eye(2)[None])
+    best, estimate = best_of_proposals(key, MODEL, [nowhere, exact, far], 100)
+    assert best == 1
+    assert float(estimate.ess) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_model_that_is_its_base_has_log_z_zero_exactly(key):
+    model = TiltedEBM(StandardNormal((2,)), lambda x: 0.0 * x[0])
+    far = GaussianMixture(np.ones(1), np.array([[2.0, 0.0]]), np.eye(2)[None])
+    _, estimate = best_of_proposals(key, model, [far, model.base], 1000)
+    assert float(estimate.log_z) == 0.0 and float(estimate.stderr) == 0.0

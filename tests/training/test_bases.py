@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tiltflow.data.errors import InputError
-from tiltflow.training.bases import FEW_ROWS, choose_base, simplest_within_error
+from tiltflow.data.folds import FEW_HELD_OUT, simplest_within_error
+from tiltflow.training.bases import choose_base
 
 
 def scores(rows: int, gain: float, noise: float) -> dict[str, np.ndarray]:
@@ -23,8 +24,8 @@ def test_few_rows_ask_for_a_clear_gain():
 
 
 def test_many_rows_take_the_best():
-    assert simplest_within_error(scores(4 * FEW_ROWS, 0.001, 1.0)) == "mixture"
-    assert simplest_within_error(scores(4 * FEW_ROWS, -0.001, 1.0)) == "gaussian"
+    assert simplest_within_error(scores(4 * FEW_HELD_OUT, 0.001, 1.0)) == "mixture"
+    assert simplest_within_error(scores(4 * FEW_HELD_OUT, -0.001, 1.0)) == "gaussian"
 
 
 def test_unknown_kind_is_refused_before_any_fit():

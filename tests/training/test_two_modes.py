@@ -46,7 +46,7 @@ def test_balanced_training_gets_the_weight_of_the_mode(data):
     """Within 0.03 of the data's share. Unadjusted persistent chains are only reported."""
     x, held_out, labels = data
     rows, held_out_rows = np.asarray(x, float), np.asarray(held_out, float)
-    base, _, _ = best_gaussian(rows, held_out_rows)
+    base, *_ = best_gaussian(rows, held_out_rows)
     energy_key, key = jax.random.split(jax.random.key(2))
     energy = MLPEnergy(2, width=32, depth=2, key=energy_key)
     # An affine map of a mixture: the proposal that compiles most quickly.

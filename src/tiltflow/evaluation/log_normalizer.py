@@ -64,3 +64,13 @@ def estimate_log_normalizer(
 ) -> LogNormalizer:
     """Log Z of the model from `draws` draws of the flow."""
     return importance_sampling(draw_weighted(key, model, flow, draws)[1])
+
+
+def best_of_proposals(
+    key: PRNGKeyArray, model: TiltedEBM, proposals: list[AbstractDistribution], draws: int
+) -> tuple[int, LogNormalizer]:
+    """The proposal with the largest effective share of its draws, by its place, and its log Z."""
+    estimates = [estimate_log_normalizer(key, model, proposal, draws) for proposal in proposals]
+    shares = [float(jnp.nan_to_num(estimate.ess)) for estimate in estimates]
+    best = shares.index(max(shares))
+    return best, estimates[best]

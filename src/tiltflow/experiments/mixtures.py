@@ -96,7 +96,7 @@ def run_case(case: Case, *, seed: int, quiet: bool) -> dict[str, Any]:
         **{name: np.asarray(value).tolist() for name, value in judgement._asdict().items()},
     }
     if case.warped:
-        mixture, description, _ = best_mixture(problem.x, problem.held_out, seed=seed)
+        mixture, description, *_ = best_mixture(problem.x, problem.held_out, seed=seed)
         fresh = problem.target.sample(jax.random.key(seed + 77_777), ROWS)
         truth = exact_log_prob(problem.target, np.asarray(fresh, dtype=float))
         z = (np.asarray(fresh, dtype=float) - problem.mean) / problem.scale

@@ -22,6 +22,8 @@ from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
+from tiltflow.data.folds import simplest_within_error, validation_splits
+
 SEARCH_ROWS = 20_000
 """Rows that the search for the number of components looks at."""
 
@@ -74,34 +76,44 @@ class GaussianMixture(AbstractDistribution):
 
 
 class Fitted(NamedTuple):
-    """A density fitted to the training rows, in words, and how to fit the same to other rows."""
+    """A density fitted to the training rows, in words, and how to fit the same to other rows.
+
+    `scores` are the log-likelihoods, nats, of the rows that judged it (`validation_splits`).
+    """
 
     density: GaussianMixture
     description: str
     fit: Callable[[np.ndarray], GaussianMixture]
+    scores: Float[np.ndarray, " m"]
 
 
 def best_gaussian(x: Float[np.ndarray, "n d"], held_out: Float[np.ndarray, "m d"]) -> Fitted:
-    """One Gaussian, its covariance chosen by held-out likelihood, and its description.
+    """One Gaussian, its covariance chosen by `validation_splits`, and its description.
 
     Candidates are the full covariance and factor analysis, L L^T + diag(s), with 0, 1, 2, 4, ...
     factors: a full covariance costs d (d + 1) / 4n nats of Kullback-Leibler divergence by its
     estimation alone, which at d = 64 is more than everything else (docs/decisions.md).
     """
-    best, best_score = None, _gaussian_score(x, None, held_out)
+    splits = validation_splits(x, held_out)
+
+    def validate(factors: int | None) -> Float[np.ndarray, " m"]:
+        return np.concatenate([_gaussian_scores(a, factors, b) for a, b in splits])
+
+    candidates = {}
     factors, previous = 0, -np.inf
     while 2 * factors < x.shape[1]:
-        score = _gaussian_score(x, factors, held_out)
-        if score > best_score:
-            best, best_score = factors, score
-        if score < previous:
+        scores = candidates[factors] = validate(factors)
+        if scores.mean() < previous:
             break
-        previous, factors = score, max(1, 2 * factors)
+        previous, factors = scores.mean(), max(1, 2 * factors)
+    candidates[None] = validate(None)
+    best = simplest_within_error(candidates)
 
     def fit(rows: np.ndarray) -> GaussianMixture:
         return GaussianMixture(np.ones(1), rows.mean(axis=0)[None], _covariance(rows, best)[None])
 
-    return Fitted(fit(x), "full covariance" if best is None else f"{best} factors", fit)
+    description = "full covariance" if best is None else f"{best} factors"
+    return Fitted(fit(x), description, fit, candidates[best])
 
 
 def _covariance(x: np.ndarray, factors: int | None) -> np.ndarray:
@@ -114,12 +126,14 @@ def _covariance(x: np.ndarray, factors: int | None) -> np.ndarray:
     return FactorAnalysis(factors, random_state=0).fit(x).get_covariance()
 
 
-def _gaussian_score(x: np.ndarray, factors: int | None, held_out: np.ndarray) -> float:
-    """Mean held-out log-likelihood, in nats, of the Gaussian fitted to `x`."""
+def _gaussian_scores(
+    x: Float[np.ndarray, "n d"], factors: int | None, held_out: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, " m"]:
+    """Log-likelihood of each held-out row, in nats, of the Gaussian fitted to `x`."""
     mean, root = x.mean(axis=0), np.linalg.cholesky(_covariance(x, factors))
     z = solve_triangular(root, (held_out - mean).T, lower=True)
     log_det = np.log(np.diag(root)).sum()
-    return float(-0.5 * (z * z).sum(axis=0).mean() - log_det - 0.5 * len(mean) * np.log(2 * np.pi))
+    return -0.5 * (z * z).sum(axis=0) - log_det - 0.5 * len(mean) * np.log(2 * np.pi)
 
 
 def best_mixture(
@@ -129,30 +143,39 @@ def best_mixture(
     seed: int,
     max_components: int = 32,
 ) -> Fitted:
-    """The mixture, fitted by EM, with the highest held-out likelihood, and its description.
+    """The mixture, fitted by EM, that `validation_splits` find best, and its description.
 
     Covariances are diagonal, tied or full; components are doubled as long as a doubling pays. The
     search looks at no more than `SEARCH_ROWS` rows; the winner is fitted to all of `x`.
     """
-    best, best_score = ("full", 1), -np.inf
+    splits = validation_splits(x, held_out)
+    fewest = min(len(training) for training, _ in splits)
+
+    def validate(covariance_type: str, components: int) -> Float[np.ndarray, " m"]:
+        return np.concatenate(
+            [
+                _fit_mixture(a[:SEARCH_ROWS], covariance_type, components, seed).score_samples(b)
+                for a, b in splits
+            ]
+        )
+
+    candidates = {}
     for covariance_type in ("diag", "tied", "full"):
         previous = -np.inf
         components = 1
-        while components <= min(max_components, max(1, len(x) // 8)):
-            mixture = _fit_mixture(x[:SEARCH_ROWS], covariance_type, components, seed)
-            score = float(mixture.score(held_out))
-            if score > best_score:
-                best, best_score = (covariance_type, components), score
-            if score < previous:
+        while components <= min(max_components, max(1, fewest // 8)):
+            scores = candidates[covariance_type, components] = validate(covariance_type, components)
+            if scores.mean() < previous:
                 break
-            previous = score
+            previous = scores.mean()
             components *= 2
-    covariance_type, components = best
+    covariance_type, components = best = simplest_within_error(candidates)
 
     def fit(rows: np.ndarray) -> GaussianMixture:
         return _from_sklearn(_fit_mixture(rows, covariance_type, components, seed))
 
-    return Fitted(fit(x), f"{components} components, {covariance_type} covariances", fit)
+    description = f"{components} components, {covariance_type} covariances"
+    return Fitted(fit(x), description, fit, candidates[best])
 
 
 def small_mixture(x: Float[np.ndarray, "n d"], *, seed: int) -> GaussianMixture:

@@ -18,12 +18,12 @@ from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.folds import simplest_within_error
 from tiltflow.models.flows import coupling_flow
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.training.maximum_likelihood import fit_flow
 
 BaseKind = Literal["auto", "gaussian", "mixture", "flow"]
-FEW_ROWS = 500
 
 
 class Start(NamedTuple):
@@ -82,17 +82,18 @@ def choose_base(
         simple["gaussian"] = best_gaussian(x, held_out)
     if kind in ("auto", "mixture"):
         simple["mixture"] = mixture
-    candidates: dict[str, AbstractDistribution] = {
-        name: fitted.density for name, fitted in simple.items()
-    }
+    held_out_array = jnp.asarray(held_out)
+
+    def score(density: AbstractDistribution) -> Float[np.ndarray, " m"]:
+        return np.asarray(density.log_prob(held_out_array), dtype=float)
+
+    scores = {}
+    if simple:
+        best = simplest_within_error({name: fitted.scores for name, fitted in simple.items()})
+        scores[best] = score(simple[best].density)
     # A flow that training did not improve is the mixture it stands on, at ten times the price.
     if kind == "flow" or (kind == "auto" and fit.steps > 0):
-        candidates["flow"] = fit.flow
-    held_out_array = jnp.asarray(held_out)
-    scores = {
-        name: np.asarray(base.log_prob(held_out_array), dtype=float)
-        for name, base in candidates.items()
-    }
+        scores["flow"] = score(fit.flow)
     best = simplest_within_error(scores)
     if best == "flow":
         base = fit.flow
@@ -105,26 +106,9 @@ def choose_base(
             simple[best].description,
         )
     if on_report:
-        means = {name: float(score.mean()) for name, score in scores.items()}
+        means = {name: float(values.mean()) for name, values in scores.items()}
         on_report({"stage": "base", "base": best, "description": description, **means})
     return Start(base, best, description, fit.flow, float(scores[best].mean()))
-
-
-def simplest_within_error(scores: dict[str, Float[np.ndarray, " m"]]) -> str:
-    """The best candidate; with few rows, the first that no later one clearly beats.
-
-    Candidates come from simple to flexible, with their log-likelihoods of the same held-out rows.
-    Below `FEW_ROWS` a later one must win by a standard error, paired row by row (the rule of
-    Breiman et al. 1984): there the winner of a noisy race flatters itself.
-    """
-    names = list(scores)
-    best = names[0]
-    for name in names[1:]:
-        difference = scores[name] - scores[best]
-        error = difference.std() / np.sqrt(len(difference))
-        if difference.mean() > (error if len(difference) < FEW_ROWS else 0.0):
-            best = name
-    return best
 
 
 def _staged(

@@ -12,7 +12,7 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from tiltflow.evaluation.log_normalizer import LogNormalizer, estimate_log_normalizer
+from tiltflow.evaluation.log_normalizer import LogNormalizer, best_of_proposals
 from tiltflow.models.energies import Energy, MLPEnergy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.balanced import Balanced
@@ -118,11 +118,14 @@ def fit_density(
             on_report({"stage": "polish", "gain": polished.gain, "damping": damping})
     state = settle(settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS)
     model = TiltedEBM(start.base, trained.energy)
-    flow = eqx.combine(state.flow, trained.flow_static)
-    log_normalizer = estimate_log_normalizer(final_key, model, flow, final_draws)
+    # The flow follows the last energy; the one that stood by when the best was kept, or the base
+    # itself under a small tilt, may overlap more with what was kept.
+    flows = [eqx.combine(state.flow, trained.flow_static), trained.flow or start.flow]
+    best, _ = best_of_proposals(final_key, model, flows, final_draws)
+    _, log_normalizer = best_of_proposals(final_key, model, [flows[best], start.base], final_draws)
     return Density(
         model=model,
-        flow=flow,
+        flow=flows[best],
         step_size=jnp.exp(state.log_step_size),
         positions=state.position,
         log_normalizer=log_normalizer,

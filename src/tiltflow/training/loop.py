@@ -167,7 +167,7 @@ def train_energy(
                 schedule.draws,
             )
             report |= {name: float(value) for name, value in comparison.items()}
-            if report["gain"] > 0:
+            if report["gain"] > 0 and report["clear"]:
                 best, best_flow, best_step, stale = (
                     copy_arrays(candidate),
                     copy_arrays(candidate_flow),

@@ -62,7 +62,7 @@ def polish(
             compare_key, model.base, energy, model.energy, flow, held_out, draws
         )
         gain = float(comparison["gain"])
-        if gain > best.gain:
+        if gain > best.gain and comparison["clear"]:
             best = Polished(energy, gain, damping)
     return best
 

@@ -15,9 +15,10 @@ from flowjax.bijections import AbstractBijection, Chain
 from jaxtyping import Float
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.folds import simplest_within_error, validation_splits
 from tiltflow.data.preprocessing import fit_preprocessing, preprocessing_template, to_model_units
 from tiltflow.models.gaussian_mixture import small_mixture
-from tiltflow.training.bases import proposal_on, simplest_within_error
+from tiltflow.training.bases import proposal_on
 from tiltflow.training.maximum_likelihood import fit_flow
 
 SHORT_FIT = 1500
@@ -41,8 +42,18 @@ def choose_preprocessing(
     if name != "auto":
         return name, fit_steps(name, x, columns)
     fitted = {kind: fit_steps(kind, x, columns) for kind in ("standardise", "gaussianise")}
+    splits = validation_splits(x, held_out)
     marginal = simplest_within_error(
-        {kind: _mixture_scores(it, x, held_out, seed) for kind, it in fitted.items()}
+        {
+            kind: np.concatenate(
+                [
+                    # With one split its training rows are `x`, fitted already.
+                    _mixture_scores(it if a is x else fit_steps(kind, a), a, b, seed)
+                    for a, b in splits
+                ]
+            )
+            for kind, it in fitted.items()
+        }
     )
     fitted = {marginal: fitted[marginal]}
     whitened = "whiten" if marginal == "standardise" else f"{marginal}+whiten"
