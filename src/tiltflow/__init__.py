@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tiltflow.estimator import BalancedEBM, load
+    from tiltflow.sampler import sample
 
     __version__: str
 
-__all__ = ["BalancedEBM", "__version__", "load"]
+__all__ = ["BalancedEBM", "__version__", "load", "sample"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,7 +20,8 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module("tiltflow.estimator"), name)
+        module = "tiltflow.sampler" if name == "sample" else "tiltflow.estimator"
+        return getattr(import_module(module), name)
     raise AttributeError(f"module 'tiltflow' has no attribute '{name}'")
 
 

@@ -8,13 +8,13 @@ from flowjax.distributions import StandardNormal
 
 from tiltflow.evaluation.log_normalizer import (
     best_of_proposals,
-    draw_weighted,
     estimate_log_normalizer,
     importance_sampling,
     normalised_weights,
 )
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.recording import weigh_draws
 
 
 def tilt(x):
@@ -89,7 +89,7 @@ def test_the_standard_error_is_calibrated(key):
 
 
 def test_more_draws_than_a_chunk_come_out_whole(key):
-    y, log_weights = draw_weighted(key, MODEL, StandardNormal((2,)), 10_000)
+    y, log_weights = weigh_draws(key, MODEL.log_density, StandardNormal((2,)), 10_000)
     assert y.shape == (10_000, 2)
     assert len(np.unique(np.asarray(y[:, 0]))) > 9_900
     # The proposal is the base, so what is left of the weight is the energy.

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from tiltflow.data.mixtures import two_modes
-from tiltflow.evaluation.log_normalizer import draw_weighted, normalised_weights
+from tiltflow.evaluation.log_normalizer import normalised_weights
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.recording import weigh_draws
 from tiltflow.training.polish import polish
 
 
@@ -28,8 +29,8 @@ def spoiled():
 def test_weights_come_right(spoiled):
     x, held_out, model, base = spoiled
     polished = polish(jax.random.key(2), model, base, x, held_out, draws=16_384)
-    y, log_weights = draw_weighted(
-        jax.random.key(3), TiltedEBM(base, polished.energy), base, 16_384
+    y, log_weights = weigh_draws(
+        jax.random.key(3), TiltedEBM(base, polished.energy).log_density, base, 16_384
     )
     share = float(normalised_weights(log_weights) @ (y[:, 0] > 0.5))
     assert share == pytest.approx(float((x[:, 0] > 0.5).mean()), abs=0.015)

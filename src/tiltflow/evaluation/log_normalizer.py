@@ -8,7 +8,6 @@ the standard error by the delta method (Owen 2013, chapter 9).
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
@@ -16,6 +15,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.recording import weigh_draws
 
 
 class LogNormalizer(NamedTuple):
@@ -44,26 +44,11 @@ def normalised_weights(log_weights: Float[Array, " n"]) -> Float[Array, " n"]:
     return jax.nn.softmax(jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf))
 
 
-@eqx.filter_jit
-def draw_weighted(
-    key: PRNGKeyArray, model: TiltedEBM, flow: AbstractDistribution, draws: int
-) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
-    """Draws of the flow and their log-weights under the model, in chunks of at most 8192."""
-    chunk = min(draws, 8192)
-
-    def draw_chunk(chunk_key: PRNGKeyArray) -> tuple[Array, Array]:
-        y, log_prob = flow.sample_and_log_prob(chunk_key, (chunk,))
-        return y, jax.vmap(model.log_density)(y) - log_prob
-
-    y, log_weights = jax.lax.map(draw_chunk, jax.random.split(key, -(-draws // chunk)))
-    return y.reshape(-1, y.shape[-1])[:draws], log_weights.reshape(-1)[:draws]
-
-
 def estimate_log_normalizer(
     key: PRNGKeyArray, model: TiltedEBM, flow: AbstractDistribution, draws: int
 ) -> LogNormalizer:
     """Log Z of the model from `draws` draws of the flow."""
-    return importance_sampling(draw_weighted(key, model, flow, draws)[1])
+    return importance_sampling(weigh_draws(key, model.log_density, flow, draws)[1])
 
 
 def best_of_proposals(

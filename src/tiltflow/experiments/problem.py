@@ -10,11 +10,11 @@ from jaxtyping import Array, Float, Int
 
 from tiltflow.data.targets import Target
 from tiltflow.evaluation.log_normalizer import (
-    draw_weighted,
     importance_sampling,
     normalised_weights,
 )
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.recording import weigh_draws
 from tiltflow.training.density import Density, batched_log_density
 
 
@@ -99,7 +99,9 @@ def judge(
     target = problem.target
     fresh = np.asarray(target.sample(jax.random.key(seed + 77_777), points), dtype=float)
     truth = exact_log_prob(target, fresh)
-    y, log_weights = draw_weighted(jax.random.key(seed + 1), density.model, density.flow, 131_072)
+    y, log_weights = weigh_draws(
+        jax.random.key(seed + 1), density.model.log_density, density.flow, 131_072
+    )
     estimate = importance_sampling(log_weights)
     gap = truth - (model_log_density(problem, density.model, fresh) - float(estimate.log_z))
     z = jnp.asarray((fresh - problem.mean) / problem.scale)

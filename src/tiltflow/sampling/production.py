@@ -6,7 +6,6 @@ Nothing adapts, so every move leaves the model invariant.
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -14,6 +13,7 @@ from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import Chains, refresh
 from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
 from tiltflow.sampling.local import mala
+from tiltflow.sampling.recording import importance_start
 
 
 def sweep(
@@ -50,18 +50,13 @@ def draw_samples(
 
     They start at flow draws resampled by their importance weights.
     """
-    start_key, choice_key, run_key = jax.random.split(key, 3)
-    pool, log_prob = flow.sample_and_log_prob(start_key, (4 * chains,))
-    log_weights = jax.vmap(model.log_density)(pool) - log_prob
-    log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
-    # Not `categorical`, which would draw a number for every pair of a chain and a pool row.
-    weights = jax.nn.softmax(log_weights)
-    rows = jax.random.choice(choice_key, 4 * chains, (chains,), p=weights)
+    start_key, run_key = jax.random.split(key)
+    position = importance_start(start_key, model.log_density, flow, chains, 4 * chains)
 
     def step(state: Chains, sweep_key: PRNGKeyArray) -> tuple[Chains, None]:
         return sweep(sweep_key, state, model, flow, step_size, local_steps), None
 
-    state = refresh(pool[rows], model.log_density)
+    state = refresh(position, model.log_density)
     state, _ = jax.lax.scan(step, state, jax.random.split(run_key, sweeps))
     return state.position
 

@@ -20,9 +20,10 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.evaluation.held_out import compare_on_held_out
-from tiltflow.evaluation.log_normalizer import draw_weighted, normalised_weights
+from tiltflow.evaluation.log_normalizer import normalised_weights
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.recording import weigh_draws
 
 DAMPINGS = (1.0, 0.1, 0.01, 0.001)
 """Relative to the mean eigenvalue of the features' covariance."""
@@ -76,7 +77,7 @@ def _solve(
     draws: int,
 ) -> Float[Array, "dampings width"]:
     """The last layer's weights after damped Newton steps, one row for every damping."""
-    y, log_weights = draw_weighted(key, model, flow, draws)
+    y, log_weights = weigh_draws(key, model.log_density, flow, draws)
     energy = model.energy
     assert isinstance(energy, MLPEnergy)
     features = jax.lax.map(lambda point: _features(energy, point), y, batch_size=8192)

@@ -1,0 +1,177 @@
+"""The verdict on a density or a sampler: whether its figures may be believed, and if not, why.
+
+Every figure is measured twice where it can be: once by the chains and once by the importance
+weights of the flow's independent draws. They err in different ways (chains by not crossing, a flow
+by not covering), so that their agreement is the best evidence there is. Thresholds: R-hat 1.01 and
+400 effective draws by Vehtari et al. (2021); Pareto k 0.7 by Vehtari et al. (2024); 1.1 is the
+older limit of Gelman et al., beyond which chains have certainly not met.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+Status = Literal["trusted", "doubtful", "failed"]
+
+
+class Verdict(NamedTuple):
+    """The status, one sentence for every reason, and the figures it was judged by."""
+
+    status: Status
+    reasons: tuple[str, ...]
+    figures: dict[str, float]
+
+
+class Criterion(NamedTuple):
+    """A figure, its limits for doubt and for failure, and the sentence with the figure in it."""
+
+    figure: str
+    doubtful: float
+    failed: float
+    above: bool
+    sentence: str
+
+
+CRITERIA = (
+    Criterion(
+        "nan_share",
+        0.001,
+        0.1,
+        True,
+        "{value:.2%} of the proposals met a log-density that is nan or +inf: mend the "
+        "log-density there.",
+    ),
+    Criterion(
+        "rhat",
+        1.03,
+        1.2,
+        True,
+        "The chains disagree with one another (R-hat {value:.3f}): some have not crossed between "
+        "modes; run longer, or start chains in every mode.",
+    ),
+    Criterion(
+        "ess_bulk",
+        400,
+        50,
+        False,
+        "The chains are worth only {value:.0f} independent draws in their worst coordinate: run "
+        "longer.",
+    ),
+    Criterion(
+        "ess_tail",
+        200,
+        20,
+        False,
+        "The tails are worth only {value:.0f} independent draws in their worst coordinate: run "
+        "longer.",
+    ),
+    Criterion(
+        "pareto_k",
+        0.7,
+        1.5,
+        True,
+        "A few proposals carry most of the importance weight (Pareto k {value:.2f}): the flow does "
+        "not cover the density's tails; train it longer or make it larger.",
+    ),
+    Criterion(
+        "chain_pareto_k",
+        2.3,
+        math.inf,
+        True,
+        "A few points of the chains lie where the flow hardly ever proposes (Pareto k "
+        "{value:.2f}): the flow misses a part of the density; train it longer.",
+    ),
+    Criterion(
+        "importance_ess",
+        0.02,
+        0.0005,
+        False,
+        "Only {value:.2%} of the proposals count: the flow does not follow the density; train it "
+        "longer or make it larger.",
+    ),
+    Criterion(
+        "global_acceptance_rate",
+        0.05,
+        0.002,
+        False,
+        "Only {value:.1%} of the flow's proposals were accepted, so that chains hardly cross: "
+        "train the flow longer or make it larger.",
+    ),
+    Criterion(
+        "local_acceptance_rate",
+        0.15,
+        0.01,
+        False,
+        "Only {value:.1%} of the local moves were accepted: lower the step size.",
+    ),
+    Criterion(
+        "local_acceptance_rate_high",
+        0.98,
+        1.01,
+        True,
+        "{value:.1%} of the local moves were accepted: the step size is too small to move.",
+    ),
+    Criterion(
+        "stuck_share",
+        0.02,
+        0.5,
+        True,
+        "{value:.1%} of the chains never took a proposal of the flow: they stand where it does not "
+        "propose; train it longer.",
+    ),
+    Criterion(
+        "log_z_disagreement",
+        3.5,
+        20.0,
+        True,
+        "Two estimates of log Z, by importance sampling and by bridge sampling, differ by "
+        "{value:.1f} of their standard errors: one of them misses a part of the density; run "
+        "longer.",
+    ),
+    Criterion(
+        "weight_disagreement",
+        4.0,
+        20.0,
+        True,
+        "The shares of regions by the chains and by the importance weights differ by {value:.1f} "
+        "standard errors: one of them misses a mode; train the flow longer or start chains there.",
+    ),
+    Criterion(
+        "log_z_stderr",
+        0.1,
+        1.0,
+        True,
+        "log Z is known to {value:.2f} nats only: use more draws.",
+    ),
+)
+
+
+def judge(figures: dict[str, float], ran_away: str | None = None) -> Verdict:
+    """The verdict by the figures that are there; one that is not a number counts as the worst.
+
+    `ran_away` says which quantity training lost and came back from; that alone is a doubt.
+    """
+    status: Status = "trusted"
+    reasons = []
+    for criterion in CRITERIA:
+        if criterion.figure not in figures:
+            continue
+        value = figures[criterion.figure]
+        beyond = _beyond(value, criterion.above)
+        if beyond(criterion.failed):
+            status = "failed"
+        elif beyond(criterion.doubtful):
+            status = "failed" if status == "failed" else "doubtful"
+        else:
+            continue
+        reasons.append(criterion.sentence.format(value=value))
+    if ran_away is not None:
+        status = "failed" if status == "failed" else "doubtful"
+        reasons.append(f"Training ran away and stopped at its last good state: {ran_away}.")
+    return Verdict(status, tuple(reasons), figures)
+
+
+def _beyond(value: float, above: bool) -> Callable[[float], bool]:
+    if math.isnan(value):
+        return lambda limit: True
+    return (lambda limit: value > limit) if above else (lambda limit: value < limit)

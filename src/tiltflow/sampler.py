@@ -1,0 +1,206 @@
+"""`tiltflow.sample`: draws, log Z and a verdict for a log-density that one has.
+
+Adaptive flow MCMC (Gabrié, Rotskoff, Vanden-Eijnden 2022): warm up, freeze, run, judge.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from tiltflow.data.errors import InputError
+from tiltflow.evaluation.assessment import assess
+from tiltflow.evaluation.diagnostics import ChainDiagnostics
+from tiltflow.evaluation.log_normalizer import LogNormalizer
+from tiltflow.evaluation.mode_weights import (
+    ModeWeights,
+    combine,
+    weights_from_chains,
+    weights_from_importance,
+    with_intervals,
+)
+from tiltflow.evaluation.verdict import Verdict, judge
+from tiltflow.sampling.chains import LogDensity
+from tiltflow.sampling.coordinates import Rescaled
+from tiltflow.sampling.recording import record_sweeps, weigh_draws
+from tiltflow.training.warm_up import WarmUpSettings, warm_up
+
+FEWEST_SWEEPS = 32
+BURN_IN = 8
+FEWEST_DRAWS = 8192
+
+
+class Sampler(NamedTuple):
+    """What the warm-up left: enough to run on."""
+
+    coordinates: Rescaled
+    flow: AbstractDistribution
+    step_size: Float[Array, ""]
+    position: Float[Array, "chains d"]
+
+
+class SampleResult(NamedTuple):
+    """Draws of the density and how far they can be trusted.
+
+    `samples` are equally weighted, so `log_weights` is None. `chains` are all recorded draws of the
+    Metropolis-corrected chains, from which `samples` were taken; `proposals` are independent draws
+    of the flow with their `proposal_log_weights`. log Z in nats, of the log-density as given.
+    """
+
+    samples: Float[np.ndarray, "num_samples d"]
+    log_weights: Float[np.ndarray, " num_samples"] | None
+    log_z: float
+    log_z_stderr: float
+    importance: LogNormalizer
+    diagnostics: ChainDiagnostics
+    verdict: Verdict
+    chains: Float[np.ndarray, "sweeps chains d"]
+    proposals: Float[np.ndarray, "draws d"]
+    proposal_log_weights: Float[np.ndarray, " draws"]
+    sampler: Sampler
+    reports: list[dict[str, Any]]
+
+    def mode_weights(self, label_fn: Callable[[np.ndarray], np.ndarray]) -> ModeWeights:
+        """The share of mass of every label, with 95 % intervals; label_fn: (n, d) -> (n,)."""
+        sweeps, chains, dimension = self.chains.shape
+        labels = np.asarray(label_fn(self.chains.reshape(-1, dimension)))
+        by_chains = weights_from_chains(labels.reshape(sweeps, chains))
+        by_flow = weights_from_importance(
+            np.asarray(label_fn(self.proposals)), self.proposal_log_weights
+        )
+        return with_intervals(combine(by_chains, by_flow))
+
+
+def sample(
+    log_density: LogDensity,
+    initial_positions: Float[Array, "chains d"] | Float[np.ndarray, "chains d"],
+    *,
+    key: PRNGKeyArray,
+    num_samples: int,
+    settings: WarmUpSettings | None = None,
+    on_report: Callable[[dict[str, Any]], None] | None = None,
+) -> SampleResult:
+    """Sample a log-density, multimodal or not, and estimate its normaliser.
+
+    Chains start at `initial_positions` (chains, d); put some into every mode you know of. They are
+    moved by MALA while a flow learns to propose jumps between modes; then all is frozen, and what
+    is returned comes from frozen kernels. Pass the same function object again, or a JAX pytree
+    that can be called, and nothing is compiled twice.
+
+    Args:
+        log_density: one point (d,) -> scalar, nats; a differentiable JAX function.
+        initial_positions: (chains, d), at least two chains, each where the density is not zero.
+        key: a typed key, `jax.random.key(seed)`.
+        num_samples: draws to return.
+        settings: length and rates of the warm-up.
+        on_report: called with a dictionary after every chunk of the warm-up.
+
+    Raises:
+        InputError: a ValueError that names the argument, before any long work.
+    """
+    position = _check(log_density, initial_positions, key, num_samples)
+    warm_key, burn_key, run_key, draw_key, pick_key = jax.random.split(key, 5)
+    settings = settings or WarmUpSettings()
+    warmed = warm_up(warm_key, log_density, position, settings, on_report=on_report)
+    frozen = (warmed.coordinates, warmed.flow)
+    sweeps = max(FEWEST_SWEEPS, -(-num_samples // len(position)))
+    burnt, _ = record_sweeps(
+        burn_key, *frozen, warmed.position, warmed.step_size, BURN_IN, settings.local_steps
+    )
+    _, recording = record_sweeps(
+        run_key, *frozen, burnt.position, warmed.step_size, sweeps, settings.local_steps
+    )
+    draws = max(FEWEST_DRAWS, sweeps * len(position))
+    proposals, log_weights = weigh_draws(draw_key, *frozen, draws)
+    assessment = assess(recording, proposals, log_weights)
+    chains = np.asarray(warmed.coordinates.to_user(recording.position))
+    rows = chains.reshape(-1, chains.shape[-1])
+    picked = jax.random.choice(pick_key, len(rows), (num_samples,), replace=False)
+    return SampleResult(
+        samples=rows[np.asarray(picked)],
+        log_weights=None,
+        log_z=float(assessment.log_normalizer.log_z),
+        log_z_stderr=float(assessment.log_normalizer.stderr),
+        importance=assessment.importance,
+        diagnostics=assessment.diagnostics,
+        verdict=judge(assessment.figures),
+        chains=chains,
+        proposals=np.asarray(warmed.coordinates.to_user(proposals)),
+        proposal_log_weights=np.asarray(log_weights),
+        sampler=Sampler(warmed.coordinates, warmed.flow, warmed.step_size, recording.position[-1]),
+        reports=warmed.reports,
+    )
+
+
+def _check(
+    log_density: LogDensity, initial_positions: Any, key: Any, num_samples: int
+) -> Float[Array, "chains d"]:
+    """The positions as an array, or an error that names what is wrong."""
+    if not callable(log_density):
+        raise InputError(f"log_density: a {type(log_density).__name__} cannot be called")
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise InputError("key: not a typed key; make one with jax.random.key(seed)")
+    if num_samples < 1:
+        raise InputError(f"num_samples: {num_samples} asked for; ask for one or more")
+    position = jnp.asarray(initial_positions, dtype=float)
+    if position.ndim != 2 or position.shape[1] < 1:
+        raise InputError(
+            f"initial_positions: shape {position.shape} instead of (chains, d); give one row for "
+            "every chain"
+        )
+    if len(position) < 2:
+        raise InputError(
+            f"initial_positions: {len(position)} chain; give at least two, better some hundreds"
+        )
+    bad = np.flatnonzero(~np.isfinite(np.asarray(position)).all(axis=1))
+    if len(bad):
+        raise InputError(f"initial_positions: row {bad[0]} is not finite; move it or leave it out")
+    _check_log_density(log_density, position)
+    return position
+
+
+def _check_log_density(log_density: LogDensity, position: Float[Array, "chains d"]) -> None:
+    point = jax.ShapeDtypeStruct(position.shape[1:], position.dtype)
+    try:
+        value = jax.eval_shape(log_density, point)
+    except Exception as error:  # whatever the user's function raises is about its argument
+        raise InputError(
+            f"log_density: fails on one point of shape {point.shape}: {error}"
+        ) from error
+    shape = getattr(value, "shape", None)
+    if shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        found = f"shape {shape}" if shape != () else f"type {value.dtype}"
+        raise InputError(
+            f"log_density: returns {found} for one point; return a scalar of floating type"
+        )
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(log_density)))(position)
+    values, gradients = np.asarray(values), np.asarray(gradients)
+    for wrong, what in (
+        (np.isnan(values), "nan"),
+        (values == np.inf, "+inf"),
+    ):
+        if wrong.any():
+            raise InputError(
+                f"log_density: is {what} at row {np.argmax(wrong)} of initial_positions "
+                f"({wrong.sum()} of {len(values)} rows); mend it there"
+            )
+    outside = values == -np.inf
+    if outside.any():
+        raise InputError(
+            f"initial_positions: row {np.argmax(outside)} lies outside the support, where "
+            f"log_density is -inf ({outside.sum()} of {len(values)} rows); move it inside"
+        )
+    broken = ~np.isfinite(gradients).all(axis=1)
+    if broken.any():
+        raise InputError(
+            f"log_density: its gradient is not finite at row {np.argmax(broken)} of "
+            f"initial_positions ({broken.sum()} of {len(values)} rows); mend it there"
+        )
+    if not gradients.any():
+        raise InputError(
+            "log_density: its gradient is zero at all initial_positions; it must be differentiable"
+        )
