@@ -1,12 +1,21 @@
-"""Independent Metropolis-Hastings: the ratio by hand, and weights that are not finite."""
+"""Independent Metropolis-Hastings: the ratio by hand, weights that are not finite, noisy flows."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flowjax.distributions import AbstractDistribution
 
+from tiltflow.data.errors import InputError
+from tiltflow.models.flows import coupling_flow, trainable
+from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.sampling.chains import Chains
-from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
+from tiltflow.sampling.independent import (
+    Proposals,
+    check_proposal_is_deterministic,
+    independent_metropolis_hastings,
+)
 
 move = jax.jit(independent_metropolis_hastings)
 
@@ -73,3 +82,44 @@ def test_a_chain_decides_alike_in_any_company(key):
     many = offer(key, [0.0] * 64, [0.0] * 64, [-0.7] * 64, [0.0] * 64)[1]
     np.testing.assert_array_equal(few, many[:32])
     assert 0 < few.sum() < 32
+
+
+class Noisy(AbstractDistribution):
+    """A normal whose log-density is noisy, in every call or where it comes with a draw."""
+
+    shape: tuple = (2,)
+    cond_shape: None = None
+    noise: float = 0.0
+    noise_of_draws: float = 0.0
+
+    def log_prob(self, x, condition=None):
+        noise = np.random.default_rng().standard_normal(len(x))
+        return -0.5 * (x**2).sum(-1) - jnp.log(2 * jnp.pi) + self.noise * noise
+
+    def sample_and_log_prob(self, key, sample_shape=(), condition=None):
+        points = jax.random.normal(key, (*sample_shape, 2))
+        noise = self.noise_of_draws * jax.random.normal(jax.random.fold_in(key, 1), sample_shape)
+        return points, self.log_prob(points) + noise
+
+    def _log_prob(self, x, condition=None):
+        raise NotImplementedError
+
+    def _sample(self, key, condition=None):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("noise", [{"noise": 0.1}, {"noise_of_draws": 0.1}])
+def test_a_noisy_proposal_is_refused(key, noise):
+    with pytest.raises(InputError, match="flow: its log-density"):
+        check_proposal_is_deterministic(Noisy(**noise), key, jnp.ones((20, 2)))
+
+
+def test_exact_proposals_pass(key):
+    positions = jax.random.normal(key, (50, 3))
+    check_proposal_is_deterministic(Noisy(), key, positions[:, :2])
+    base = GaussianMixture(np.ones(1), np.zeros((1, 3)), np.eye(3)[None])
+    learned, fixed = trainable(coupling_flow(key, base, layers=2, width=8))
+    # Away from the identity, where the flow and its inverse round differently.
+    flow = eqx.combine(jax.tree.map(lambda array: array + 0.2, learned), fixed)
+    for proposal in (base, flow):
+        check_proposal_is_deterministic(proposal, key, positions)

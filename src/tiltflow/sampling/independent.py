@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from tiltflow.data.errors import InputError
 from tiltflow.sampling.chains import Chains
 
 
@@ -52,3 +55,32 @@ def independent_metropolis_hastings(
         chains,
     )
     return moved, accepted, probability.mean()
+
+
+def check_proposal_is_deterministic(
+    flow: AbstractDistribution, key: PRNGKeyArray, positions: Float[Array, "n d"]
+) -> None:
+    """Refuse a flow whose log-density is noisy, say by a Hutchinson trace: `InputError`.
+
+    Noise in log q is noise in the acceptance ratio, and the chains then leave the target. The
+    log-density is evaluated twice at `positions`, and at n fresh draws once with the draw and once
+    without. The median difference is judged, since a few points far out may lose digits in the
+    flow's inverse. Not to be compiled: noise from outside JAX would be frozen.
+    """
+    points, with_draw = flow.sample_and_log_prob(key, (len(positions),))
+    pairs = (
+        (flow.log_prob(positions), flow.log_prob(positions)),
+        (with_draw, flow.log_prob(points)),
+    )
+    tolerance = float(np.sqrt(jnp.finfo(positions.dtype).eps)) * positions.shape[1]
+    for first, second in pairs:
+        first, second = np.asarray(first, float), np.asarray(second, float)
+        # A nan is a refused proposal, not noise.
+        both = np.isfinite(first) & np.isfinite(second)
+        difference = np.abs(first - second)[both] / (1 + np.abs(first[both]))
+        if len(difference) and np.median(difference) > tolerance:
+            raise InputError(
+                f"flow: its log-density at one point differs by {np.median(difference):.2g} "
+                "(relative, median) between two calls; give one with an exact trace, or fix the "
+                "noise"
+            )
