@@ -183,7 +183,7 @@ def run_annealed(key, mutant, temperatures):
     return chains, moments.mean(0), start.position[:, 0], x[0], rate.mean(), log_weights
 
 
-PATH = jnp.asarray([0.25, 0.6, 1.0])
+PATH = jnp.asarray([0.25, 0.6])
 
 
 def test_annealed_paths_leave_the_target_alone(key):
@@ -210,7 +210,7 @@ def test_a_path_of_one_step_is_independent_metropolis_hastings(key):
     lost = chains._replace(log_density=jnp.full(50, -jnp.inf))
     move = eqx.filter_jit(annealed_independent_move)
     ends, moved, _, log_weights = move(
-        key, lost, log_density, FLOW, jnp.asarray(0.3), jnp.asarray([1.0]), 1
+        key, lost, log_density, FLOW, jnp.asarray(0.3), jnp.zeros(0), 1
     )
     assert moved.all()
     expected = jax.vmap(log_density)(ends.position) - FLOW.log_prob(ends.position)

@@ -83,15 +83,16 @@ def annealed_independent_move(
 ) -> tuple[Chains, Bool[Array, " n"], Float[Array, ""], Float[Array, " n"]]:
     """Offer each chain the end of an annealed path from a fresh draw of the flow; exact.
 
-    `temperatures` are b_1 < ... < b_K = 1; `steps` MALA steps are made at each but the last. It
-    costs 2 (K - 1) (steps + 1) gradients of both densities a chain. Returns the chains, which of
-    them moved, the mean acceptance rate, and log w of the fresh paths, whose weights estimate
-    log Z without bias. Weights that are not finite are treated as in
+    `temperatures` are the b_1 < ... < b_K-1 between 0 and 1, maybe none; `steps` MALA steps are
+    made at each. It costs 2 (K - 1) (steps + 1) gradients of both densities a chain. Returns the
+    chains, which of them moved, the mean acceptance rate, and log w of the fresh paths, whose
+    weights estimate log Z without bias. Weights that are not finite are treated as in
     `independent_metropolis_hastings`.
     """
     n = chains.position.shape[0]
     draw_key, up_key, down_key, accept_key = jax.random.split(key, 4)
-    increments = jnp.diff(temperatures, prepend=0.0)
+    # The path ends at the target whatever was given, or the move would not be exact.
+    increments = jnp.diff(temperatures, prepend=0.0, append=1.0)
 
     def at_temperature(
         position: Float[Array, "n d"], b: Float[Array, ""], level_key: PRNGKeyArray
@@ -123,9 +124,8 @@ def annealed_independent_move(
         position = at_temperature(position, b, level_key)
         return (position, log_weight + increment * gain(position)), None
 
-    between = len(temperatures) - 1
-    up_keys, down_keys = (jax.random.split(key, between) for key in (up_key, down_key))
-    schedule = (temperatures[:-1], increments[:-1])
+    up_keys, down_keys = (jax.random.split(key, len(temperatures)) for key in (up_key, down_key))
+    schedule = (temperatures, increments[:-1])
     start = (flow.sample(draw_key, (n,)), jnp.zeros_like(chains.log_density))
     (end, log_weight), _ = jax.lax.scan(up, start, (*schedule, up_keys))
     new = refresh(end, log_density)
