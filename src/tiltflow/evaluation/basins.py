@@ -36,6 +36,7 @@ CHUNK = 512
 LEVELS = (1, 3, 12)
 NEIGHBOURS = 6
 ROUNDS = 8
+STILL_CLIMBING = 1e-3
 STRIDE = 0.25
 ON_A_SEGMENT = 32
 
@@ -130,11 +131,13 @@ def _search(log_density: LogDensity, starts: Any, scale: Any, barrier: float) ->
     levels, heights, radius = levels[:, keep], heights[keep], radius[keep]
     edges, saddles = _neighbour_edges(log_density, levels, scale)
     labels = _persistent(heights, edges, saddles, barrier)
+    peaks = np.unique(labels)
+    climbing = np.zeros(len(peaks), bool)
     for _ in range(ROUNDS):
         peaks = np.unique(labels)
         # A stray point may still be on its way along a narrow ridge.
         further, top = _ascend(log_density, levels[-1][peaks], scale, radius[peaks])
-        gain = np.max(top - heights[peaks])
+        climbing = top - heights[peaks] > STILL_CLIMBING
         levels[-1][peaks], heights[peaks] = further[-1], np.maximum(top, heights[peaks])
         if len(peaks) == 1:
             break
@@ -144,11 +147,25 @@ def _search(log_density: LogDensity, starts: Any, scale: Any, barrier: float) ->
         low = _lowest(log_density, levels[level, pairs[:, 0]], levels[level, pairs[:, 1]])
         saddles = np.concatenate([saddles, low])
         labels = _persistent(heights, edges, saddles, barrier)
-        if len(np.unique(labels)) == len(peaks) and gain < 0.1 * barrier:
+        if len(np.unique(labels)) == len(peaks) and not climbing.any():
             break
+    else:
+        labels = _without_strays(levels[-1], labels, peaks[climbing], scale)
     peaks, path_labels = np.unique(labels, return_inverse=True)
     none = np.zeros(0, int)
     return Modes(levels[-1][peaks], heights[peaks], none, levels, path_labels, scale)
+
+
+def _without_strays(ends: Any, labels: Any, climbing: Any, scale: Any) -> Any:
+    """What is on its way up to the last is no top: it joins the mode of the nearest end that is."""
+    stray = np.isin(labels, climbing)
+    if not stray.any() or stray.all():
+        return labels
+    whitened = _whitened(ends, scale)
+    nearest = cdist(whitened[stray], whitened[~stray]).argmin(axis=1)
+    joined = labels.copy()
+    joined[stray] = labels[~stray][nearest]
+    return joined
 
 
 def _neighbour_edges(log_density: LogDensity, levels: Any, scale: Any) -> tuple[Any, Any]:
