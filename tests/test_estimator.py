@@ -57,6 +57,31 @@ def test_attributes_and_reports(fitted):
     assert np.isfinite(energy[-1]["held_out_log_likelihood"])
 
 
+def test_mode_weights_by_labels_and_by_basins(fitted, data):
+    """Both see the two clusters, with the same shares, near the data's own."""
+    estimator, _ = fitted
+    share = (data[:, 0] > 1e4 + 30).mean()
+    by_label = estimator.mode_weights(lambda rows: np.where(rows[:, 0] > 1e4 + 30, "far", "near"))
+    assert by_label.labels.tolist() == ["far", "near"] and by_label.centers is None
+    by_basin = estimator.mode_weights()
+    assert by_basin.weights.shape == (2,) and by_basin.intervals.shape == (2, 2)
+    assert by_basin.weights[0] > by_basin.weights[1]
+    np.testing.assert_allclose(by_basin.weights, by_label.weights[::-1], atol=0.005)
+    np.testing.assert_allclose(by_basin.centers[1], [1e4 + 60, 0.001 + 6e-4], rtol=0.05, atol=1e-4)
+    assert by_label.weights[0] == pytest.approx(share, abs=0.05)
+    low, high = by_label.intervals[0]
+    assert low < by_label.weights[0] < high
+    with pytest.raises(InputError, match="label_fn"):
+        estimator.mode_weights(lambda rows: np.zeros(3))
+
+
+def test_a_good_fit_has_a_verdict_with_its_figures(fitted):
+    verdict = fitted[0].verdict_
+    assert verdict.status in {"trusted", "doubtful"}
+    assert {"rhat", "ess_bulk", "pareto_k", "log_z_disagreement"} <= verdict.figures.keys()
+    assert (verdict.status == "trusted") == (not verdict.reasons)
+
+
 def test_score_is_the_mean(fitted, data):
     estimator, _ = fitted
     assert estimator.score(data) == pytest.approx(estimator.score_samples(data).mean())

@@ -120,6 +120,10 @@ class Fit:
         estimator.save(self.out)
         estimator.report(self.out / "report.html")
         _print_summary(estimator, values.shape[0], table.columns, self.out)
+        if estimator.verdict_.status == "failed":
+            raise RuntimeError(
+                f"{self.out}: the fit is not to be trusted: {' '.join(estimator.verdict_.reasons)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +190,47 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Print the weight of every mode of a fitted density, with its 95 % interval."""
+
+    run_folder: Run
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object instead of a table."""
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Print modes by decreasing weight: weight, interval, centre; then the verdict."""
+        from tiltflow.estimator import load
+        from tiltflow.report.table import format_table
+
+        estimator = load(self.run_folder)
+        modes = estimator.mode_weights()
+        names = [str(name) for name in estimator.feature_names_in_]
+        centers = [] if modes.centers is None else modes.centers.tolist()
+        if self.json:
+            found = {
+                "columns": names,
+                "modes": [
+                    {"weight": weight, "interval": interval, "center": center}
+                    for weight, interval, center in zip(
+                        modes.weights.tolist(), modes.intervals.tolist(), centers
+                    )
+                ],
+                "verdict": estimator.verdict_.status,
+                "reasons": list(estimator.verdict_.reasons),
+            }
+            print(json.dumps(found, allow_nan=False))
+            return
+        rows = [
+            [f"{weight:.4f}", f"{low:.4f}", f"{high:.4f}", *(f"{value:.5g}" for value in center)]
+            for weight, (low, high), center in zip(modes.weights, modes.intervals, centers)
+        ]
+        print(format_table(["weight", "from", "to", *names], rows))
+        _print_verdict(estimator)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Write the HTML report of a run again."""
 
@@ -246,6 +291,7 @@ COMMANDS: dict[str, type] = {
     "fit": Fit,
     "sample": Sample,
     "score": Score,
+    "weights": Weights,
     "report": Report,
     "reproduce": Reproduce,
     "bench": Bench,
@@ -385,4 +431,11 @@ def _print_summary(estimator: Any, rows: int, columns: Sequence[str], out: Path)
     print(f"base                     {estimator.base_}")
     print(f"held-out log-likelihood  {held_out:.4f} ± {held_out_stderr:.4f} nats per row")
     print(f"log Z                    {log_z:.4f} ± {log_z_stderr:.4f} nats")
+    _print_verdict(estimator)
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+def _print_verdict(estimator: Any) -> None:
+    print(f"verdict                  {estimator.verdict_.status}")
+    for reason in estimator.verdict_.reasons:
+        print(f"  {reason}")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -19,6 +19,11 @@ from tiltflow.data.checks import as_table, check_cells, check_table
 from tiltflow.data.dequantisation import dequantise, find_quanta, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.evaluation.assessment import assess
+from tiltflow.evaluation.basins import assign, find_modes
+from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
+from tiltflow.evaluation.verdict import judge, read_verdict
+from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, read_model, tree_arrays, write_model
 from tiltflow.models.gaussian_mixture import (
@@ -27,6 +32,7 @@ from tiltflow.models.gaussian_mixture import (
 )
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.production import draw_samples
+from tiltflow.sampling.recording import importance_start
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base, proposal_on
 from tiltflow.training.density import (
@@ -39,6 +45,10 @@ from tiltflow.training.density import (
 from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing, steps_template
 
 SAMPLE_SWEEPS = 20
+WITNESS_CHAINS = 512
+WITNESS_SWEEPS = 32
+WITNESS_DRAWS = 65_536
+WITNESS_SEED = 0
 KEPT_ROWS = 2000
 MANY_TIES = 0.2
 
@@ -71,6 +81,8 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         quanta_: grid step of every column, 0 where it is continuous.
         metrics_: the reports of training, a list of dictionaries.
         importance_ess_: effective share of the flow's draws under the model, from 0 to 1.
+        verdict_: whether the figures may be believed: `.status` is "trusted", "doubtful" or
+            "failed", `.reasons` says why, `.figures` holds what it was judged by.
         stopped_: what ran away for good during training, or None.
         n_features_in_, feature_names_in_: as scikit-learn has them.
     """
@@ -166,12 +178,14 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.metrics_ = density.reports
         self.n_iter_ = density.best_step
         self.stopped_ = None if density.stopped is None else str(density.stopped)
-        scores = np.asarray(density.log_prob(jnp.asarray(x_held_out))) + log_det
+        self._kept_rows = X[order[:KEPT_ROWS]]
+        self._judge()
+        scores = np.asarray(batched_log_density(self._model, jnp.asarray(x_held_out)))
+        scores = scores - self.log_normalizer_ + log_det
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
         self.held_out_log_likelihood_stderr_ = float(
             np.hypot(scores.std() / np.sqrt(len(scores)), self.log_normalizer_stderr_)
         )
-        self._kept_rows = X[order[:KEPT_ROWS]]
         if self.stopped_:
             warnings.warn(
                 f"training ran away and stopped at its last good state: {self.stopped_}",
@@ -224,7 +238,36 @@ class BalancedEBM(DensityMixin, BaseEstimator):
                 )
             )
         z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
-        return requantise(to_user_units(self._bijection, z), self.quanta_, self.origin_)
+        return self._to_rows(z)
+
+    def mode_weights(
+        self, label_fn: Callable[[Float[np.ndarray, "n d"]], Any] | None = None
+    ) -> ModeWeights:
+        """The share of mass of every label, or of every mode, with 95 % intervals.
+
+        `label_fn` takes rows (n, d) in the user's units and returns n labels. Without it, modes
+        are the basins of the learned log-density in its own coordinates, by decreasing weight;
+        their centres come back in the user's units.
+        """
+        check_is_fitted(self)
+        witnesses = self._call_witnesses()
+        shape = witnesses.recording.position.shape
+        chains = np.asarray(witnesses.recording.position, float).reshape(-1, shape[-1])
+        draws = np.asarray(witnesses.draws, float)
+        log_weights = np.asarray(witnesses.log_weights, float)
+        if label_fn is not None:
+            chain_labels, draw_labels = (
+                _labels(label_fn, self._to_rows(points)) for points in (chains, draws)
+            )
+            return with_intervals(
+                label_weights(chain_labels.reshape(shape[:2]), draw_labels, log_weights)
+            )
+        modes = find_modes(self._model.log_density, chains)
+        finite = np.isfinite(log_weights)
+        draw_labels = np.zeros(len(draws), int)
+        draw_labels[finite] = assign(self._model.log_density, draws[finite], modes)
+        estimate = label_weights(modes.labels.reshape(shape[:2]), draw_labels, log_weights)
+        return with_intervals(estimate, self._to_rows(modes.centers)[estimate.labels])
 
     def report(self, path: str | Path) -> None:
         """Write the HTML report of the fit to `path`: one file that opens without a network."""
@@ -251,6 +294,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             "local_steps": self.local_steps_,
             "best_step": self.n_iter_,
             "stopped": self.stopped_,
+            "verdict": self.verdict_._asdict(),
             "log_normalizer": self.log_normalizer_,
             "log_normalizer_stderr": self.log_normalizer_stderr_,
             "importance_ess": self.importance_ess_,
@@ -302,6 +346,50 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.log_normalizer_stderr_ = float(density.log_normalizer.stderr)
         self.importance_ess_ = float(density.log_normalizer.ess)
 
+    def _to_rows(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
+        return requantise(to_user_units(self._bijection, z), self.quanta_, self.origin_)
+
+    def _call_witnesses(self) -> Witnesses:
+        """The same every time, from the model alone; half of the chains start at rows of the data.
+
+        A mode that the flow misses has rows in it: those chains then stand against the others.
+        """
+        start_key, run_key = jax.random.split(jax.random.key(WITNESS_SEED))
+        rows, _ = to_model_units(self._bijection, self._kept_rows)
+        half = WITNESS_CHAINS // 2
+        places = jnp.arange(half) % len(rows)
+        log_density = self._model.log_density
+        drawn = importance_start(start_key, log_density, self._flow, half, 4 * half)
+        return call_witnesses(
+            run_key,
+            log_density,
+            self._flow,
+            jnp.concatenate([jnp.asarray(rows)[places], drawn]),
+            self._step_size,
+            sweeps=WITNESS_SWEEPS,
+            local_steps=self.local_steps_,
+            draws=WITNESS_DRAWS,
+        )
+
+    def _judge(self) -> None:
+        """Set the verdict, and log Z by both witnesses where that is the surer one."""
+        assessment = assess(self._call_witnesses())
+        if float(assessment.log_normalizer.stderr) < self.log_normalizer_stderr_:
+            self.log_normalizer_ = float(assessment.log_normalizer.log_z)
+            self.log_normalizer_stderr_ = float(assessment.log_normalizer.stderr)
+        self.verdict_ = judge(assessment.figures, self.stopped_)
+
+
+def _labels(
+    label_fn: Callable[[Float[np.ndarray, "n d"]], Any], rows: Float[np.ndarray, "n d"]
+) -> Shaped[np.ndarray, " n"]:
+    labels = np.asarray(label_fn(rows))
+    if labels.shape != (len(rows),):
+        raise InputError(
+            f"label_fn: returned shape {labels.shape} for {len(rows)} rows; return one label a row"
+        )
+    return labels
+
 
 def _mixture_components(distribution: Any) -> int:
     """How many components the Gaussian mixture in `distribution` has."""
@@ -340,6 +428,7 @@ def load(path: str | Path) -> BalancedEBM:
         estimator.local_steps_ = int(config["local_steps"])
         estimator.n_iter_ = config["best_step"]
         estimator.stopped_ = config["stopped"]
+        estimator.verdict_ = read_verdict(config["verdict"])
         estimator.metrics_ = config["metrics"]
         for name in (
             "log_normalizer",

@@ -16,21 +16,14 @@ from tiltflow.data.errors import InputError
 from tiltflow.evaluation.assessment import assess
 from tiltflow.evaluation.diagnostics import ChainDiagnostics
 from tiltflow.evaluation.log_normalizer import LogNormalizer
-from tiltflow.evaluation.mode_weights import (
-    ModeWeights,
-    combine,
-    weights_from_chains,
-    weights_from_importance,
-    with_intervals,
-)
+from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
 from tiltflow.evaluation.verdict import Verdict, judge
+from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
-from tiltflow.sampling.recording import record_sweeps, weigh_draws
 from tiltflow.training.warm_up import WarmUpSettings, warm_up
 
 FEWEST_SWEEPS = 32
-BURN_IN = 8
 FEWEST_DRAWS = 8192
 
 
@@ -66,13 +59,10 @@ class SampleResult(NamedTuple):
 
     def mode_weights(self, label_fn: Callable[[np.ndarray], np.ndarray]) -> ModeWeights:
         """The share of mass of every label, with 95 % intervals; label_fn: (n, d) -> (n,)."""
-        sweeps, chains, dimension = self.chains.shape
-        labels = np.asarray(label_fn(self.chains.reshape(-1, dimension)))
-        by_chains = weights_from_chains(labels.reshape(sweeps, chains))
-        by_flow = weights_from_importance(
-            np.asarray(label_fn(self.proposals)), self.proposal_log_weights
-        )
-        return with_intervals(combine(by_chains, by_flow))
+        shape = self.chains.shape
+        labels = np.asarray(label_fn(self.chains.reshape(-1, shape[-1]))).reshape(shape[:2])
+        draw_labels = np.asarray(label_fn(self.proposals))
+        return with_intervals(label_weights(labels, draw_labels, self.proposal_log_weights))
 
 
 def sample(
@@ -102,21 +92,23 @@ def sample(
     Raises:
         InputError: a ValueError that names the argument, before any long work.
     """
-    position = _check(log_density, initial_positions, key, num_samples)
-    warm_key, burn_key, run_key, draw_key, pick_key = jax.random.split(key, 5)
+    position = check_arguments(log_density, initial_positions, key, num_samples)
+    warm_key, run_key, pick_key = jax.random.split(key, 3)
     settings = settings or WarmUpSettings()
     warmed = warm_up(warm_key, log_density, position, settings, on_report=on_report)
-    frozen = (warmed.coordinates, warmed.flow)
     sweeps = max(FEWEST_SWEEPS, -(-num_samples // len(position)))
-    burnt, _ = record_sweeps(
-        burn_key, *frozen, warmed.position, warmed.step_size, BURN_IN, settings.local_steps
+    witnesses = call_witnesses(
+        run_key,
+        warmed.coordinates,
+        warmed.flow,
+        warmed.position,
+        warmed.step_size,
+        sweeps=sweeps,
+        local_steps=settings.local_steps,
+        draws=max(FEWEST_DRAWS, sweeps * len(position)),
     )
-    _, recording = record_sweeps(
-        run_key, *frozen, burnt.position, warmed.step_size, sweeps, settings.local_steps
-    )
-    draws = max(FEWEST_DRAWS, sweeps * len(position))
-    proposals, log_weights = weigh_draws(draw_key, *frozen, draws)
-    assessment = assess(recording, proposals, log_weights)
+    assessment = assess(witnesses)
+    recording, proposals, log_weights = witnesses
     chains = np.asarray(warmed.coordinates.to_user(recording.position))
     rows = chains.reshape(-1, chains.shape[-1])
     picked = jax.random.choice(pick_key, len(rows), (num_samples,), replace=False)
@@ -136,10 +128,10 @@ def sample(
     )
 
 
-def _check(
-    log_density: LogDensity, initial_positions: Any, key: Any, num_samples: int
+def check_arguments(
+    log_density: Any, initial_positions: Any, key: Any, num_samples: int
 ) -> Float[Array, "chains d"]:
-    """The positions as an array, or an error that names what is wrong."""
+    """The positions as an array, or an `InputError` that names what is wrong."""
     if not callable(log_density):
         raise InputError(f"log_density: a {type(log_density).__name__} cannot be called")
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):

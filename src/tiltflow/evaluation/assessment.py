@@ -1,7 +1,7 @@
-"""All figures of one record of frozen sweeps: log Z, diagnostics, and what the verdict needs.
+"""All figures of the two witnesses of a density: log Z, diagnostics, and what the verdict needs.
 
-The chains and a set of fresh flow draws are two independent witnesses. log Z is taken from both by
-bridge sampling; importance sampling from the flow alone stands beside it.
+log Z is taken from both by bridge sampling; importance sampling from the flow alone stands beside
+it.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from tiltflow.evaluation.mode_weights import (
     weights_from_chains,
     weights_from_importance,
 )
+from tiltflow.evaluation.witnesses import Witnesses
 from tiltflow.sampling.recording import Recording
 
 REGIONS = 8
@@ -35,10 +36,9 @@ class Assessment(NamedTuple):
     figures: dict[str, float]
 
 
-def assess(
-    recording: Recording, draws: Float[Array, "k d"], log_weights: Float[Array, " k"]
-) -> Assessment:
-    """Assess sweeps of stationary chains and `draws` of their flow with their log-weights."""
+def assess(witnesses: Witnesses) -> Assessment:
+    """What the two witnesses say, and how far they agree."""
+    recording, draws, log_weights = witnesses
     bridge = bridge_sampling(log_weights, recording.log_ratio)
     importance = importance_sampling(log_weights)
     diagnostics = diagnose_chains(recording.position)

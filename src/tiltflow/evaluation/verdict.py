@@ -9,7 +9,7 @@ older limit of Gelman et al., beyond which chains have certainly not met.
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 Status = Literal["trusted", "doubtful", "failed"]
 
@@ -175,3 +175,15 @@ def _beyond(value: float, above: bool) -> Callable[[float], bool]:
     if math.isnan(value):
         return lambda limit: True
     return (lambda limit: value > limit) if above else (lambda limit: value < limit)
+
+
+def read_verdict(stored: dict[str, Any]) -> Verdict:
+    """The verdict that `Verdict._asdict` became in JSON.
+
+    Raises:
+        ValueError: the status is not one of the three.
+    """
+    if stored["status"] not in get_args(Status):
+        raise ValueError(f"verdict: status {stored['status']!r} is not known")
+    figures = {str(name): float(value) for name, value in stored["figures"].items()}
+    return Verdict(stored["status"], tuple(map(str, stored["reasons"])), figures)

@@ -13,6 +13,22 @@ from tiltflow.report.style import png_bytes
 if TYPE_CHECKING:
     from tiltflow.estimator import BalancedEBM
 
+SHOWN_FIGURES = (
+    "rhat",
+    "ess_bulk",
+    "ess_tail",
+    "pareto_k",
+    "global_acceptance_rate",
+    "local_acceptance_rate",
+    "log_z_disagreement",
+    "weight_disagreement",
+)
+VERDICTS = {
+    "trusted": "Trusted: chains and flow agree on the figures below.",
+    "doubtful": "Doubtful:",
+    "failed": "Failed: do not use the figures below.",
+}
+
 
 def write_fit_report(
     path: Path,
@@ -22,11 +38,15 @@ def write_fit_report(
 ) -> None:
     """Write the report of `estimator` with `rows` of its data and `samples` of its density."""
     columns = [str(name) for name in estimator.feature_names_in_]
+    verdict = estimator.verdict_
+    sentences = " ".join([VERDICTS[verdict.status], *verdict.reasons])
     lead = (
-        f"Held-out log-likelihood {estimator.held_out_log_likelihood_:.4f} ± "
+        f"{sentences} Held-out log-likelihood {estimator.held_out_log_likelihood_:.4f} ± "
         f"{estimator.held_out_log_likelihood_stderr_:.4f} nats per row, in the units of the table."
     )
     figures = [
+        ("verdict", verdict.status),
+        *((name.replace("_", " "), f"{verdict.figures[name]:.4g}") for name in SHOWN_FIGURES),
         ("base of the model", estimator.base_),
         ("preprocessing", estimator.preprocessing_),
         ("log Z of the tilt", f"{estimator.log_normalizer_:.4f}"),
