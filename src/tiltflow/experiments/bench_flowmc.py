@@ -3,11 +3,11 @@
 flowMC (Wong, Gabrié, Foreman-Mackey 2023, JOSS) alternates MALA and independent Metropolis steps
 with proposals of a rational-quadratic spline flow that learns from the chains. It runs here with
 its own defaults (4 coupling layers, 8 bins, conditioners of 32, 32, step sizes adapted) but for
-the batch, for which 10 000 rows would be slower still; Budget says how long. tiltflow runs with
+the batch, for which 10 000 rows would be slower still; `Budget` says how long. tiltflow runs with
 its own defaults and returns as many draws as flowMC does.
 
-Every run has a process of its own, so that "first" is what a user waits for, imports and
-compilation included. "Warm" is a second sampler in the same process, for the same target from
+Every run has a process of its own, so that "first" is what a user waits for, the sampler's
+imports and its compilation included. "Warm" is a second sampler in the same process, for the same target from
 another key; draws, effective sample sizes and weights are those of this second run. An effective
 sample size is that of the worst coordinate or of the worst mode's indicator.
 """
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 CHAINS = (20, 256)
 T = TypeVar("T")
-
-
 Labels = Callable[[Float[np.ndarray, "n d"]], Int[np.ndarray, " n"]]
 
 
