@@ -114,7 +114,7 @@ def exact_log_z(chain: PhiFourChain) -> PhaseLogZ:
             message = _log_product(bond, message) + site
         if i in middle:
             message = message + cut
-    return PhaseLogZ(*(float(value) for value in logsumexp(message + end, axis=-1)))
+    return PhaseLogZ(*np.asarray(logsumexp(message + end, axis=-1)).tolist())
 
 
 def exact_log_odds(chain: PhiFourChain) -> float:

@@ -7,9 +7,9 @@ the batch, for which 10 000 rows would be slower still; `Budget` says how long. 
 its own defaults and returns as many draws as flowMC does.
 
 Every run has a process of its own, so that "first" is what a user waits for, the sampler's
-imports and its compilation included. "Warm" is a second sampler in the same process, for the same target from
-another key; draws, effective sample sizes and weights are those of this second run. An effective
-sample size is that of the worst coordinate or of the worst mode's indicator.
+imports and its compilation included. "Warm" is a second sampler in the same process, for the same
+target from another key; draws, effective sample sizes and weights are those of this second run.
+An effective sample size is that of the worst coordinate or of the worst mode's indicator.
 """
 
 import importlib.util
