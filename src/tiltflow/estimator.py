@@ -32,7 +32,7 @@ from tiltflow.models.gaussian_mixture import (
 )
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.production import draw_samples
-from tiltflow.sampling.recording import importance_start
+from tiltflow.sampling.recording import FrozenKernel, importance_start
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base, proposal_on
 from tiltflow.training.density import (
@@ -365,9 +365,8 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             log_density,
             self._flow,
             jnp.concatenate([jnp.asarray(rows)[places], drawn]),
-            self._step_size,
+            FrozenKernel("mala", self.local_steps_, self._step_size),
             sweeps=WITNESS_SWEEPS,
-            local_steps=self.local_steps_,
             draws=WITNESS_DRAWS,
         )
 

@@ -21,6 +21,7 @@ from tiltflow.evaluation.verdict import Verdict, judge
 from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
+from tiltflow.sampling.recording import FrozenKernel
 from tiltflow.training.warm_up import WarmUpSettings, warm_up
 
 FEWEST_SWEEPS = 32
@@ -32,7 +33,7 @@ class Sampler(NamedTuple):
 
     coordinates: Rescaled
     flow: AbstractDistribution
-    step_size: Float[Array, ""]
+    kernel: FrozenKernel
     position: Float[Array, "chains d"]
 
 
@@ -77,9 +78,9 @@ def sample(
     """Sample a log-density, multimodal or not, and estimate its normaliser.
 
     Chains start at `initial_positions` (chains, d); put some into every mode you know of. They are
-    moved by MALA while a flow learns to propose jumps between modes; then all is frozen, and what
-    is returned comes from frozen kernels. Pass the same function object again, or a JAX pytree
-    that can be called, and nothing is compiled twice.
+    moved by the local kernel while a flow learns to propose jumps between modes; then all is
+    frozen, and what is returned comes from frozen kernels. Pass the same function object again, or
+    a JAX pytree that can be called, and nothing is compiled twice.
 
     Args:
         log_density: one point (d,) -> scalar, nats; a differentiable JAX function.
@@ -102,9 +103,8 @@ def sample(
         warmed.coordinates,
         warmed.flow,
         warmed.position,
-        warmed.step_size,
+        warmed.kernel,
         sweeps=sweeps,
-        local_steps=settings.local_steps,
         draws=max(FEWEST_DRAWS, sweeps * len(position)),
     )
     assessment = assess(witnesses)
@@ -123,7 +123,7 @@ def sample(
         chains=chains,
         proposals=np.asarray(warmed.coordinates.to_user(proposals)),
         proposal_log_weights=np.asarray(log_weights),
-        sampler=Sampler(warmed.coordinates, warmed.flow, warmed.step_size, recording.position[-1]),
+        sampler=Sampler(warmed.coordinates, warmed.flow, warmed.kernel, recording.position[-1]),
         reports=warmed.reports,
     )
 
@@ -155,7 +155,7 @@ def check_arguments(
     return position
 
 
-def _check_log_density(log_density: LogDensity, position: Float[Array, "chains d"]) -> None:
+def _check_log_density(log_density: Callable[..., Any], position: Float[Array, "chains d"]) -> None:
     point = jax.ShapeDtypeStruct(position.shape[1:], position.dtype)
     try:
         value = jax.eval_shape(log_density, point)

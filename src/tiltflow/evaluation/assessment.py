@@ -57,7 +57,7 @@ def assess(witnesses: Witnesses) -> Assessment:
         "local_acceptance_rate": local,
         "local_acceptance_rate_high": local,
         "stuck_share": float(1 - recording.moved.any(axis=0).mean()),
-        "nan_share": float(recording.nan_rate.mean()),
+        "nan_share": float(jnp.mean(jnp.isnan(log_weights) | (log_weights == jnp.inf))),
         "log_z": float(bridge.log_z),
         "log_z_stderr": float(bridge.stderr),
         "importance_log_z": float(importance.log_z),

@@ -7,6 +7,7 @@ never from a training buffer. Chains err by not crossing, a flow by not covering
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
@@ -18,9 +19,9 @@ from tiltflow.evaluation.mode_weights import (
     weights_from_importance,
 )
 from tiltflow.sampling.chains import LogDensity
-from tiltflow.sampling.recording import Recording, record_sweeps, weigh_draws
+from tiltflow.sampling.recording import FrozenKernel, Recording, record_sweeps, weigh_draws
 
-BURN_IN = 8
+BLOCK = 16
 
 
 class Witnesses(NamedTuple):
@@ -36,18 +37,23 @@ def call_witnesses(
     log_density: LogDensity,
     flow: AbstractDistribution,
     position: Float[Array, "chains d"],
-    step_size: Float[Array, ""],
+    kernel: FrozenKernel,
     *,
     sweeps: int,
-    local_steps: int,
     draws: int,
 ) -> Witnesses:
-    """Run chains from `position`, `BURN_IN` sweeps and then `sweeps` recorded, and draw afresh."""
-    burn_key, run_key, draw_key = jax.random.split(key, 3)
-    burnt, _ = record_sweeps(burn_key, log_density, flow, position, step_size, BURN_IN, local_steps)
-    _, recording = record_sweeps(
-        run_key, log_density, flow, burnt.position, step_size, sweeps, local_steps
-    )
+    """Run chains from `position`, one block not recorded and then `sweeps`, and draw afresh.
+
+    Sweeps run in blocks of `BLOCK`, so that one compilation serves every number of them.
+    """
+    run_key, draw_key = jax.random.split(key)
+    blocks = []
+    for block in range(1 + -(-sweeps // BLOCK)):
+        block_key = jax.random.fold_in(run_key, block)
+        chains, recording = record_sweeps(block_key, log_density, flow, position, kernel, BLOCK)
+        position = chains.position
+        blocks.append(recording)
+    recording = jax.tree.map(lambda *parts: jnp.concatenate(parts)[:sweeps], *blocks[1:])
     return Witnesses(recording, *weigh_draws(draw_key, log_density, flow, draws))
 
 

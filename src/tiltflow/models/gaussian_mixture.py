@@ -61,9 +61,13 @@ class GaussianMixture(AbstractDistribution):
             -np.log(diagonals).sum(axis=1) - 0.5 * d * np.log(2 * np.pi) + np.log(weights)
         )
 
-    def _log_prob(self, x, condition=None):
+    def joint_log_prob(self, x: Float[Array, " d"]) -> Float[Array, " k"]:
+        """Log of the weight times the density of every component at one point."""
         z = (self.whitening @ x).reshape(self.means.shape) - self.whitened_means
-        return logsumexp(self.log_norms - 0.5 * jnp.sum(z * z, axis=-1))
+        return self.log_norms - 0.5 * jnp.sum(z * z, axis=-1)
+
+    def _log_prob(self, x, condition=None):
+        return logsumexp(self.joint_log_prob(x))
 
     def _sample(self, key, condition=None):
         component_key, noise_key = jax.random.split(key)

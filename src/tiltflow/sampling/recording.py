@@ -1,9 +1,9 @@
 """Sweeps of frozen kernels, with all that a judge of them needs to see.
 
-One sweep offers every chain one fresh draw of the flow (independent Metropolis-Hastings) and then
-moves it by MALA. Nothing adapts. The chains are recorded before the sweep, where log q of the flow
-is at hand. The proposals are not: chains are made of them, so that they are no second opinion;
-`weigh_draws` makes one from fresh draws of the flow.
+One sweep offers every chain fresh draws of the flow (one: independent Metropolis-Hastings; more:
+i-SIR) and then moves it by the local kernel. Nothing adapts. The chains are recorded before the
+sweep, where log q of the flow is at hand. The proposals are not: chains are made of them, so that
+they are no second opinion; `weigh_draws` makes one from fresh draws of the flow.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,21 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
-from tiltflow.sampling.local import mala
+from tiltflow.sampling.iterated import iterated_resampling
+from tiltflow.sampling.kernels import LocalKernel, Preconditioner, local_moves
+
+
+class FrozenKernel(NamedTuple):
+    """What a warm-up or a training left: the local kernel and its steps, and the global one.
+
+    `proposals` are the flow's draws for each chain in a sweep.
+    """
+
+    local: LocalKernel
+    local_steps: int
+    step_size: Float[Array, ""]
+    preconditioner: Preconditioner | None = None
+    proposals: int = 1
 
 
 class Recording(NamedTuple):
@@ -32,7 +46,6 @@ class Recording(NamedTuple):
     moved: Bool[Array, "sweeps n"]
     local_acceptance_rate: Float[Array, " sweeps"]
     global_acceptance_rate: Float[Array, " sweeps"]
-    nan_rate: Float[Array, " sweeps"]
 
 
 @eqx.filter_jit
@@ -41,27 +54,30 @@ def record_sweeps(
     log_density: LogDensity,
     flow: AbstractDistribution,
     position: Float[Array, "n d"],
-    step_size: Float[Array, ""],
+    kernel: FrozenKernel,
     sweeps: int,
-    local_steps: int,
 ) -> tuple[Chains, Recording]:
     """Run `sweeps` from `position`; the chains at the end, and the record of all sweeps.
 
     `log_density` takes one point; it is an argument, so that a model as a pytree costs no second
-    compilation. `nan_rate` is the share of proposals with a log-density that is nan or +inf.
+    compilation.
     """
-    n = position.shape[0]
 
     def step(chains: Chains, sweep_key: PRNGKeyArray) -> tuple[Chains, Recording]:
-        proposal_key, global_key, local_key = jax.random.split(sweep_key, 3)
-        points, log_prob = flow.sample_and_log_prob(proposal_key, (n,))
-        proposals = Proposals(refresh(points, log_density), log_prob)
+        global_key, local_key = jax.random.split(sweep_key)
         chains_log_prob = flow.log_prob(chains.position)
-        after, moved, global_rate = independent_metropolis_hastings(
-            global_key, chains, chains_log_prob, proposals
+        after, moved, global_rate = _global_move(
+            global_key, chains, chains_log_prob, log_density, flow, kernel.proposals
         )
-        after, local_rate = mala(local_key, after, log_density, step_size, local_steps)
-        value = proposals.chains.log_density
+        after, local_rate, _ = local_moves(
+            kernel.local,
+            local_key,
+            after,
+            log_density,
+            kernel.step_size,
+            kernel.local_steps,
+            preconditioner=kernel.preconditioner,
+        )
         record = Recording(
             position=chains.position,
             log_density=chains.log_density,
@@ -69,11 +85,30 @@ def record_sweeps(
             moved=moved,
             local_acceptance_rate=local_rate,
             global_acceptance_rate=global_rate,
-            nan_rate=jnp.mean(jnp.isnan(value) | (value == jnp.inf)),
         )
         return after, record
 
     return jax.lax.scan(step, refresh(position, log_density), jax.random.split(key, sweeps))
+
+
+def _global_move(
+    key: PRNGKeyArray,
+    chains: Chains,
+    chains_log_prob: Float[Array, " n"],
+    log_density: LogDensity,
+    flow: AbstractDistribution,
+    proposals: int,
+) -> tuple[Chains, Bool[Array, " n"], Float[Array, ""]]:
+    """The chains, which of them moved, and the mean acceptance rate."""
+    if proposals > 1:
+        chains, moved, rate, _ = iterated_resampling(
+            key, chains, chains_log_prob, log_density, flow, proposals
+        )
+        return chains, moved, rate
+    proposal_key, accept_key = jax.random.split(key)
+    points, log_prob = flow.sample_and_log_prob(proposal_key, chains_log_prob.shape)
+    offered = Proposals(refresh(points, log_density), log_prob)
+    return independent_metropolis_hastings(accept_key, chains, chains_log_prob, offered)
 
 
 @eqx.filter_jit

@@ -3,7 +3,7 @@
 Adaptive flow MCMC (Gabrié, Rotskoff, Vanden-Eijnden 2022). A sweep is
 
     1. one independent Metropolis-Hastings move with draws of the flow, where there is one yet;
-    2. `local_steps` MALA steps, their step size adapted;
+    2. `local_steps` moves of the local kernel, its step size adapted by dual averaging;
     3. the positions into a reservoir of the last sweeps (a flow taught by the last sweep alone
        overfits and drops modes);
     4. `flow_steps` gradient steps of the flow on the forward Kullback-Leibler divergence, each at
@@ -12,7 +12,8 @@ Adaptive flow MCMC (Gabrié, Rotskoff, Vanden-Eijnden 2022). A sweep is
 First the chains explore by local moves alone, in coordinates scaled by the Fisher information of
 their gradients (Titsias 2023), then in coordinates scaled by their own spread. The flow stands on
 a Gaussian mixture fitted to the reservoir, once after the exploration and once more when the
-global moves have found the weights of the modes. It learns for as long as the effective share of
+global moves have found the weights of the modes; the mixture's components also tell the modes
+apart for the local kernel's preconditioner. The flow learns for as long as the effective share of
 its draws grows, and the best state is kept. Everything that adapts stops here: production runs
 frozen kernels.
 """
@@ -25,21 +26,35 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from blackjax.adaptation.step_size import DualAveragingAdaptationState
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from tiltflow.evaluation.log_normalizer import importance_sampling
 from tiltflow.models.flows import trainable
-from tiltflow.models.gaussian_mixture import GaussianMixture, best_mixture
+from tiltflow.models.gaussian_mixture import Fitted, GaussianMixture, best_mixture
+from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.sampling.coordinates import Rescaled
-from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
-from tiltflow.sampling.local import adapt_step_size, mala
+from tiltflow.sampling.independent import (
+    Proposals,
+    check_proposal_is_deterministic,
+    independent_metropolis_hastings,
+)
+from tiltflow.sampling.kernels import (
+    LocalKernel,
+    Preconditioner,
+    learn_preconditioner,
+    local_moves,
+    target_acceptance,
+)
+from tiltflow.sampling.recording import FrozenKernel
 from tiltflow.training.bases import proposal_on
 from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average
 
 AVERAGING = 0.99
 MIXTURE_ROWS = 4000
+DENSE_MAX_DIMENSION = 256
 
 
 class WarmUpSettings(NamedTuple):
@@ -50,6 +65,7 @@ class WarmUpSettings(NamedTuple):
     flow_chunks: int = 24
     patience: int = 4
     chunk: int = 10
+    local_kernel: LocalKernel = "mala"
     local_steps: int = 10
     reservoir: int = 16_384
     flow_steps: int = 4
@@ -62,7 +78,8 @@ class WarmUpState(NamedTuple):
     """Everything a sweep changes; `reservoir` holds the last positions, row after row."""
 
     chains: Chains
-    log_step_size: Float[Array, ""]
+    adaptation: DualAveragingAdaptationState
+    preconditioner: Preconditioner
     reservoir: Float[Array, "rows d"]
     seen: Int[Array, ""]
     flow: PyTree
@@ -76,7 +93,7 @@ class WarmedUp(NamedTuple):
 
     coordinates: Rescaled
     flow: AbstractDistribution
-    step_size: Float[Array, ""]
+    kernel: FrozenKernel
     position: Float[Array, "n d"]
     reports: list[dict[str, Any]]
 
@@ -110,14 +127,15 @@ def warm_up(
         if stage == "explore":
             coordinates, state = _rescale(coordinates, state, settings)
 
-    mixture = _fit_mixture(state, settings)
-    state, static = _with_flow(mixture_key, state, mixture)
+    fitted = _search_mixture(state, settings)
+    mixture = _refit_mixture(state, [fitted.density], fitted)
+    state, static = _with_flow(mixture_key, _precondition(state, mixture), mixture)
     for index in range(settings.mixture_chunks):
         chunk_key = jax.random.fold_in(mixture_key, index)
         state = run(state, static, 0.0, chunk_key, stage="mixture", step=index + 1)
 
-    mixture = _fit_mixture(state, settings)
-    state, static = _with_flow(flow_key, state, mixture)
+    mixture = _refit_mixture(state, [mixture], fitted)
+    state, static = _with_flow(flow_key, _precondition(state, mixture), mixture)
     best, best_share, stale = copy_arrays(state.average), -1.0, 0
     for index, rate in enumerate(_rates(settings)):
         share = float(_share(flow_key, coordinates, eqx.combine(state.average, static)))
@@ -131,13 +149,15 @@ def warm_up(
         state = run(
             state, static, rate, chunk_key, stage="flow", step=index + 1, effective_share=share
         )
-    return WarmedUp(
-        coordinates,
-        eqx.combine(best, static),
-        jnp.exp(state.log_step_size),
-        state.chains.position,
-        reports,
+    flow = eqx.combine(best, static)
+    check_proposal_is_deterministic(flow, flow_key, state.chains.position)
+    kernel = FrozenKernel(
+        settings.local_kernel,
+        settings.local_steps,
+        adaptation.final(state.adaptation),
+        state.preconditioner,
     )
+    return WarmedUp(coordinates, flow, kernel, state.chains.position, reports)
 
 
 def _fisher_coordinates(log_density: LogDensity, position: Float[Array, "n d"]) -> Rescaled:
@@ -185,9 +205,11 @@ def _initial_state(
     # The step that the steepest direction allows: h of the order of 1 / E[g^2].
     steepness = jnp.mean(jnp.sum(chains.gradient**2, axis=1)) / d
     step_size = jnp.minimum(0.5 / (steepness + 1e-6), 0.5 / d ** (1 / 3))
-    return WarmUpState(
+    # Copies, because a chunk is given its state to overwrite, and no buffer twice.
+    state = WarmUpState(
         chains=chains,
-        log_step_size=jnp.log(step_size),
+        adaptation=adaptation.init(step_size),
+        preconditioner=Preconditioner(jnp.eye(d) if d <= DENSE_MAX_DIMENSION else jnp.ones(d)),
         reservoir=jnp.zeros((rows, d)),
         seen=jnp.asarray(0),
         flow=None,
@@ -195,6 +217,7 @@ def _initial_state(
         optimiser=None,
         flow_count=jnp.asarray(0),
     )
+    return copy_arrays(state)
 
 
 def _rates(settings: WarmUpSettings) -> Float[np.ndarray, " chunks"]:
@@ -211,23 +234,48 @@ def _newest(state: WarmUpState) -> Float[np.ndarray, "rows d"]:
     return rows[(int(state.seen) - 1 - np.arange(max(1, filled // 2))) % len(rows)]
 
 
-def _fit_mixture(state: WarmUpState, settings: WarmUpSettings) -> GaussianMixture:
-    """The mixture that stands under the flow: its kind by a search on few rows, then on all.
-
-    EM on all rows may end in a worse optimum than on the few: the likelier one of all rows is kept.
-    """
-    rows = np.random.default_rng(0).permutation(_newest(state))
-    searched = rows[:MIXTURE_ROWS]
-    held_out = len(searched) // 5
-    fitted = best_mixture(
-        searched[held_out:],
-        searched[:held_out],
-        seed=0,
-        max_components=settings.max_components,
+def _search_mixture(state: WarmUpState, settings: WarmUpSettings) -> Fitted:
+    """The kind of mixture that stands under the flow, by a search on few rows."""
+    rows = np.random.default_rng(0).permutation(_newest(state))[:MIXTURE_ROWS]
+    held_out = len(rows) // 5
+    return best_mixture(
+        rows[held_out:], rows[:held_out], seed=0, max_components=settings.max_components
     )
+
+
+def _refit_mixture(
+    state: WarmUpState, known: list[GaussianMixture], fitted: Fitted
+) -> GaussianMixture:
+    """A mixture of the kind of `fitted` on the newer half of the reservoir, or a known one.
+
+    EM may end in a worse optimum than before: the likeliest one of these rows is kept.
+    """
+    rows = _newest(state)
     points = jnp.asarray(rows)
-    candidates = [fitted.density, fitted.fit(rows)]
-    return max(candidates, key=lambda mixture: float(mixture.log_prob(points).mean()))
+    return max(
+        [*known, fitted.fit(rows)], key=lambda mixture: float(_mean_log_prob(mixture, points))
+    )
+
+
+@eqx.filter_jit
+def _mean_log_prob(mixture: GaussianMixture, points: Float[Array, "n d"]) -> Float[Array, ""]:
+    return mixture.log_prob(points).mean()
+
+
+@eqx.filter_jit
+def _precondition(state: WarmUpState, mixture: GaussianMixture) -> WarmUpState:
+    """Coordinates in which the modes, told apart by the mixture, are round; a new step size."""
+    filled = jnp.arange(len(state.reservoir)) < state.seen
+    rows = jnp.where(filled[:, None], state.reservoir, jnp.nan)
+    labels = jax.vmap(lambda x: jnp.argmax(mixture.joint_log_prob(x)))(state.reservoir)
+    kind = "dense" if state.preconditioner.scale.ndim == 2 else "diagonal"
+    d = rows.shape[1]
+    return copy_arrays(
+        state._replace(
+            preconditioner=learn_preconditioner(rows, kind, labels),
+            adaptation=adaptation.init(jnp.asarray(0.5 / d ** (1 / 3))),
+        )
+    )
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -252,14 +300,22 @@ def run_warm_up_chunk(
                 global_key, chains, flow.log_prob(chains.position), proposals
             )
             info["importance_ess"] = importance_sampling(proposals.log_weights).ess
-        chains, local_rate = mala(
-            local_key, chains, log_density, jnp.exp(state.log_step_size), settings.local_steps
+        chains, local_rate, _ = local_moves(
+            settings.local_kernel,
+            local_key,
+            chains,
+            log_density,
+            adaptation.current(state.adaptation),
+            settings.local_steps,
+            preconditioner=state.preconditioner,
         )
         info["local_acceptance_rate"] = local_rate
         slots = (state.seen + jnp.arange(n)) % rows
         state = state._replace(
             chains=chains,
-            log_step_size=adapt_step_size(state.log_step_size, local_rate, gain=0.5),
+            adaptation=adaptation.update(
+                state.adaptation, local_rate, target_acceptance(settings.local_kernel)
+            ),
             reservoir=state.reservoir.at[slots].set(chains.position),
             seen=state.seen + n,
         )
