@@ -12,6 +12,8 @@ EXPERIMENTS = {
     "four-modes-128": ("mixtures", "reproduce_four_modes_128"),
     "warped-modes-64": ("mixtures", "reproduce_warped_modes_64"),
     "tables": ("tables", "reproduce_tables"),
+    "verdicts": ("verdicts", "reproduce_verdicts"),
+    "coverage": ("coverage", "reproduce_coverage"),
 }
 BENCHMARKS = {"step": ("bench_step", "bench_step")}
 
