@@ -9,7 +9,7 @@ import tiltflow
 from tiltflow.data.errors import InputError
 from tiltflow.data.mixtures import two_modes
 from tiltflow.sampler import check_arguments
-from tiltflow.training.warm_up import WarmUpSettings
+from tiltflow.training.adaptive_sweeps import WarmUpSettings
 
 TARGET = two_modes()
 LOG_Z = 1.7

@@ -22,7 +22,8 @@ from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
 from tiltflow.sampling.recording import FrozenKernel
-from tiltflow.training.warm_up import WarmUpSettings, warm_up
+from tiltflow.training.adaptive_sweeps import WarmUpSettings
+from tiltflow.training.warm_up import warm_up
 
 FEWEST_SWEEPS = 32
 FEWEST_DRAWS = 8192
