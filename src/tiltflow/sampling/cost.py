@@ -33,10 +33,14 @@ def _count(jaxpr: Jaxpr) -> float:
         elif name == "cond":
             total += max(inner, default=0.0)
         elif inner:
-            total += sum(inner) * params.get("length", 1)
+            total += sum(inner) * _repeats(params)
         else:
             total += _size(equation)
     return total
+
+
+def _repeats(params: Any) -> int:
+    return params.get("length", 1)
 
 
 def _size(equation: Any) -> int:
