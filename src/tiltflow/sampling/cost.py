@@ -21,13 +21,14 @@ def operations(function: Callable[..., Any], *arguments: Any) -> float:
 
 def _count(jaxpr: Jaxpr) -> float:
     total = 0.0
-    for equation in jaxpr.eqns:
-        params: Any = equation.params
+    equations: Any = jaxpr.eqns
+    for equation in equations:
+        params = equation.params
         inner = [_count(it) for value in params.values() for it in _jaxprs(value)]
         name = equation.primitive.name
         if name == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
-            shape = getattr(equation.invars[0].aval, "shape", ())
+            shape = equation.invars[0].aval.shape
             depth = math.prod(shape[axis] for axis in contracted)
             total += 2.0 * depth * _size(equation)
         elif name == "cond":
