@@ -8,6 +8,7 @@ from tiltflow.evaluation.verdict import CRITERIA, judge, read_verdict
 
 GOOD = {
     "nan_share": 0.0,
+    "inf_share": 0.0,
     "rhat": 1.005,
     "ess_bulk": 9000.0,
     "ess_tail": 8000.0,
@@ -20,6 +21,7 @@ GOOD = {
     "stuck_share": 0.0,
     "log_z_disagreement": 1.0,
     "weight_disagreement": 2.0,
+    "start_disagreement": 2.0,
     "log_z_stderr": 0.001,
 }
 
@@ -33,7 +35,7 @@ def test_good_figures_are_trusted():
 @pytest.mark.parametrize("criterion", CRITERIA, ids=lambda criterion: criterion.figure)
 def test_one_bad_figure_is_enough(criterion):
     for limit, status in ((criterion.doubtful, "doubtful"), (criterion.failed, "failed")):
-        beyond = limit * (1.001 if criterion.above else 0.999)
+        beyond = limit * (1.001 if criterion.above else 0.999) or 1e-9
         if beyond == limit:  # an infinite limit cannot be passed
             continue
         verdict = judge(GOOD | {criterion.figure: beyond})

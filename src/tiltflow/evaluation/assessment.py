@@ -1,7 +1,16 @@
 """All figures of the two witnesses of a density: log Z, diagnostics, and what the verdict needs.
 
 log Z is taken from both by bridge sampling; importance sampling from the flow alone stands beside
-it.
+it. A chain at log ratio r = log_density - log q accepts a proposal with probability
+
+    a(r) = E_{y ~ q}[min(1, exp(r(y) - r))]
+
+which the independent draws y tell for every r, however small it is: a chain for which a(r) is
+next to nothing stands where the flow does not propose, and one is enough to know of a mode.
+
+Regions are cells of k-means on the chains' draws; nobody has to name the modes. Their shares are
+compared between chains and importance weights, and between the chains' two halves, which an
+estimator starts at rows of data and at draws of the flow: a start that still shows.
 """
 
 from typing import NamedTuple
@@ -25,6 +34,8 @@ from tiltflow.sampling.recording import Recording
 REGIONS = 8
 CLUSTERED_ROWS = 4000
 NEARLY_EQUAL = 0.95
+EXPECTED_MOVES = 0.1
+"""A chain that expects fewer accepted proposals in its run is stuck."""
 
 
 class Assessment(NamedTuple):
@@ -44,6 +55,7 @@ def assess(witnesses: Witnesses) -> Assessment:
     diagnostics = diagnose_chains(recording.position)
     local = float(recording.local_acceptance_rate.mean())
     error = float(jnp.hypot(bridge.stderr, importance.stderr))
+    regional, halves = _regional_disagreements(recording, draws, log_weights)
     # Two exact estimates differ by rounding, of which nothing should be made.
     error = max(error, 1e-4)
     figures = {
@@ -56,13 +68,15 @@ def assess(witnesses: Witnesses) -> Assessment:
         "global_acceptance_rate": float(recording.global_acceptance_rate.mean()),
         "local_acceptance_rate": local,
         "local_acceptance_rate_high": local,
-        "stuck_share": float(1 - recording.moved.any(axis=0).mean()),
+        "stuck_share": _stuck_share(recording, log_weights),
         "nan_share": float(jnp.mean(jnp.isnan(log_weights) | (log_weights == jnp.inf))),
+        "inf_share": float(jnp.mean(log_weights == jnp.inf)),
         "log_z": float(bridge.log_z),
         "log_z_stderr": float(bridge.stderr),
         "importance_log_z": float(importance.log_z),
         "log_z_disagreement": abs(float(bridge.log_z - importance.log_z)) / error,
-        "weight_disagreement": _regional_disagreement(recording, draws, log_weights),
+        "weight_disagreement": regional,
+        "start_disagreement": halves,
     }
     return Assessment(bridge, importance, diagnostics, figures)
 
@@ -75,24 +89,52 @@ def _tail(log_weights: Float[Array, " k"], importance: LogNormalizer) -> float:
     return 0.0 if float(importance.ess) > NEARLY_EQUAL else float(pareto_k(log_weights))
 
 
-def _regional_disagreement(
+def _stuck_share(recording: Recording, log_weights: Float[Array, " k"]) -> float:
+    """The share of the chains that, where they end, can hardly take a proposal, and took none.
+
+    It is the later half of the sweeps that counts: a chain may have been trapped on the way.
+    """
+    later = len(recording.log_ratio) // 2
+    probability = _acceptance(np.asarray(recording.log_ratio[later:]), np.asarray(log_weights))
+    expected = len(recording.log_ratio) * probability.mean(axis=0)
+    moved = np.asarray(recording.moved[later:]).any(axis=0)
+    return float(np.mean(~moved & (expected < EXPECTED_MOVES)))
+
+
+def _acceptance(
+    log_ratio: Float[np.ndarray, "sweeps n"], log_weights: Float[np.ndarray, " k"]
+) -> Float[np.ndarray, "sweeps n"]:
+    """a(r) at every log ratio r of the chains; 1 where r is -inf, 0 where it is nan or +inf."""
+    weights = np.sort(np.where(np.isfinite(log_weights), log_weights, -np.inf).astype(float))
+    smaller = np.searchsorted(weights, log_ratio, side="left")
+    total = np.concatenate([[-np.inf], np.logaddexp.accumulate(weights)])[smaller]
+    finite = np.isfinite(log_ratio)
+    # Of the smaller weights each counts as its ratio to r, of the others as one.
+    ratios = np.exp(total - np.where(finite, log_ratio, 0.0)) * finite
+    at_least = np.where(np.isnan(log_ratio), 0, len(weights) - smaller)
+    return (ratios + at_least) / len(weights)
+
+
+def _regional_disagreements(
     recording: Recording, draws: Float[Array, "k d"], log_weights: Float[Array, " k"]
-) -> float:
+) -> tuple[float, float]:
     """The largest standardised difference of the shares of `REGIONS` cells that cover the chains.
 
-    The cells are those of k-means on a part of the chains' draws; nobody has to name the modes.
+    First between chains and importance weights, then between the two halves of the chains.
     """
-    if not np.isfinite(np.asarray(log_weights)).any():
-        return float("nan")
     position = np.asarray(recording.position, dtype=float)
+    if not (np.isfinite(np.asarray(log_weights)).any() and np.isfinite(position).all()):
+        return float("nan"), float("nan")
     rows = position.reshape(-1, position.shape[-1])
     generator = np.random.default_rng(0)
     some = rows[generator.permutation(len(rows))[:CLUSTERED_ROWS]]
     cells = KMeans(min(REGIONS, len(some)), n_init="auto", random_state=0).fit(some)
-    by_chains = weights_from_chains(np.asarray(cells.predict(rows)).reshape(position.shape[:2]))
+    labels = np.asarray(cells.predict(rows)).reshape(position.shape[:2])
     finite = np.isfinite(np.asarray(draws, float)).all(axis=1)
     by_importance = weights_from_importance(
         np.asarray(cells.predict(np.asarray(draws, float)[finite])),
         np.asarray(log_weights, float)[finite],
     )
-    return agreement(by_chains, by_importance)
+    half = labels.shape[1] // 2
+    first, second = weights_from_chains(labels[:, :half]), weights_from_chains(labels[:, half:])
+    return agreement(weights_from_chains(labels), by_importance), agreement(first, second)
