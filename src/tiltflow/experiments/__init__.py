@@ -15,7 +15,10 @@ EXPERIMENTS = {
     "verdicts": ("verdicts", "reproduce_verdicts"),
     "coverage": ("coverage", "reproduce_coverage"),
 }
-BENCHMARKS = {"step": ("bench_step", "bench_step")}
+BENCHMARKS = {
+    "step": ("bench_step", "bench_step"),
+    "negatives": ("bench_negatives", "bench_negatives"),
+}
 
 
 def reproduce(name: str, *, seeds: int, seed: int, quiet: bool, out: Path) -> None:

@@ -57,6 +57,25 @@ def independent_metropolis_hastings(
     return moved, accepted, probability.mean()
 
 
+def acceptance_weights(
+    current: Float[Array, " n"], proposed: Float[Array, " n"]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Weights on n chains and on n proposals, from the log w of both; they add up to one.
+
+    Were chain i offered proposal j, it would be there with a_ij = min(1, w_j / w_i) and here with
+    1 - a_ij. The mean over all pairs: (1 - mean_j a_ij) / n and (mean_i a_ij) / n. If the chains
+    are at the target and the proposals are independent of them, a weighted mean has exactly the
+    target's expectation (waste recycling, Frenkel 2004; over one chain's own proposal only, Douc,
+    Robert 2011). Where log w is not finite: a proposal has none, a chain gives all it can away.
+    """
+    finite = jnp.isfinite(proposed)
+    current = jnp.where(jnp.isfinite(current), current, -jnp.inf)
+    log_ratio = jnp.where(finite, proposed, 0.0) - current[:, None]
+    accepted = jnp.exp(jnp.minimum(log_ratio, 0.0)) * finite
+    n = current.shape[0]
+    return (1 - accepted.mean(axis=1)) / n, accepted.mean(axis=0) / n
+
+
 def check_proposal_is_deterministic(
     flow: AbstractDistribution, key: PRNGKeyArray, positions: Float[Array, "n d"]
 ) -> None:

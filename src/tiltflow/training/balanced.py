@@ -3,10 +3,14 @@
 Grenioux, Moulines, Gabrié (2023), algorithm 1 as reconstructed in docs/theory.md. One draw is
 
     1. log-density and gradient of the chains anew, since the energy has changed;
-    2. one independent Metropolis-Hastings move with draws of the flow;
-    3. `local_steps` MALA steps;
+    2. `local_steps` MALA steps;
+    3. one independent Metropolis-Hastings move with draws of the flow;
     4. one gradient step of the flow on the forward Kullback-Leibler divergence, at the positions
-       of 1, for which log q is needed in 2 anyway.
+       that 2 leaves, for which log q is needed in 3 anyway.
+
+The negatives are the positions that 2 leaves and the proposals of 3, each with the weight that
+3 gives it on average. No proposal is wasted, and the mean is that of the chains after 3: the
+figures, and those of the other choices, are printed by `tiltflow bench negatives`.
 """
 
 import math
@@ -22,8 +26,12 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tiltflow.evaluation.log_normalizer import importance_sampling
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.sampling.chains import refresh
-from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
+from tiltflow.sampling.chains import Chains, refresh
+from tiltflow.sampling.independent import (
+    Proposals,
+    acceptance_weights,
+    independent_metropolis_hastings,
+)
 from tiltflow.sampling.local import adapt_step_size, mala
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.steps import flow_optimiser
@@ -76,21 +84,23 @@ class Balanced:
         `rate` scales the flow's learning rate.
         """
         proposal_key, global_key, local_key = jax.random.split(key, 3)
+        chains, local_rate = mala(
+            local_key,
+            refresh(state.position, model.log_density),
+            model.log_density,
+            jnp.exp(state.log_step_size),
+            self.local_steps,
+        )
         flow = eqx.combine(state.flow, flow_static)
         points, log_prob = flow.sample_and_log_prob(proposal_key, (self.chains,))
-        both = refresh(jnp.concatenate([state.position, points]), model.log_density)
-        chains = jax.tree.map(lambda leaf: leaf[: self.chains], both)
-        proposals = Proposals(jax.tree.map(lambda leaf: leaf[self.chains :], both), log_prob)
-
+        proposals = Proposals(refresh(points, model.log_density), log_prob)
         (_, chains_log_prob), gradient = jax.value_and_grad(_forward_kl, has_aux=True)(
-            state.flow, flow_static, state.position
+            state.flow, flow_static, chains.position
         )
-        chains, _, global_rate = independent_metropolis_hastings(
+        moved, _, global_rate = independent_metropolis_hastings(
             global_key, chains, chains_log_prob, proposals
         )
-        chains, local_rate = mala(
-            local_key, chains, model.log_density, jnp.exp(state.log_step_size), self.local_steps
-        )
+        negatives = _weighted(chains, chains_log_prob, proposals, moved.position)
         updates, optimiser = flow_optimiser().update(gradient, state.optimiser, state.flow)
         step = -self.flow_learning_rate * rate
         estimate = importance_sampling(proposals.log_weights)
@@ -101,15 +111,14 @@ class Balanced:
             "proposal_log_z": estimate.log_z,
         }
         new_state = BalancedState(
-            position=chains.position,
+            position=moved.position,
             flow=jax.tree.map(lambda p, u: p + step * u, state.flow, updates),
             optimiser=optimiser,
             log_step_size=adapt_step_size(
                 state.log_step_size, local_rate, target=self.target_acceptance_rate
             ),
         )
-        weights = jnp.full(self.chains, 1 / self.chains)
-        return Negatives(chains.position, weights), new_state, info
+        return negatives, new_state, info
 
 
 @eqx.filter_jit
@@ -117,6 +126,23 @@ def _largest_precision(base: AbstractDistribution, draws: Float[Array, "n d"]) -
     """The largest eigenvalue of E[g g^T], g the base's score: for a Gaussian, of its precision."""
     scores = jax.vmap(jax.grad(base.log_prob))(draws)
     return jnp.linalg.eigvalsh(scores.T @ scores / len(draws))[-1]
+
+
+def _weighted(
+    chains: Chains,
+    chains_log_prob: Float[Array, " n"],
+    proposals: Proposals,
+    moved: Float[Array, "n d"],
+) -> Negatives:
+    """The chains and the proposals, by how likely a chain is to stay or to go."""
+    log_weights = (chains.log_density - chains_log_prob, proposals.log_weights)
+    points = (chains.position, proposals.chains.position)
+    # A weight of zero does not help: zero times a gradient that is not a number is none either.
+    usable = [
+        jnp.where(jnp.isfinite(weight)[:, None], point, moved)
+        for weight, point in zip(log_weights, points)
+    ]
+    return Negatives(jnp.concatenate(usable), jnp.concatenate(acceptance_weights(*log_weights)))
 
 
 def _forward_kl(
