@@ -55,7 +55,7 @@ def test_intervals_of_a_wrong_width_are_caught(claimed):
 def exact_line(generator, weight=2 / 3, draws=400):
     """A replicate of two modes whose three ways are all binomial, and log Z exact but for noise."""
     hits = generator.random((4, draws // 4)) >= weight
-    by_way = dict.fromkeys(WAYS, weights_from_chains(hits.T.astype(int)))
+    by_way = {way: weights_from_chains(hits.T.astype(int)) for way in WAYS}
     one = LogNormalizer(*map(jnp.asarray, (generator.normal(0, 0.1), 0.1, 1.0)))
     return replicate_figures(one, one, by_way, 2)
 
@@ -78,7 +78,7 @@ def test_weights_of_another_target_are_caught():
 
 
 def test_a_mode_that_was_never_seen_counts_as_missed():
-    by_way = dict.fromkeys(WAYS, weights_from_chains(np.zeros((8, 100), int)))
+    by_way = {way: weights_from_chains(np.zeros((8, 100), int)) for way in WAYS}
     one = LogNormalizer(*map(jnp.asarray, (0.0, 0.1, 1.0)))
     line = replicate_figures(one, one, by_way, 2)
     found = coverages(two_modes(), [line])
