@@ -20,6 +20,9 @@ BENCHMARKS = {
     "negatives": ("bench_negatives", "bench_negatives"),
 }
 
+# Not part of a run of all benchmarks: they need packages that tiltflow does not.
+PEERS = {"flowmc": ("bench_flowmc", "bench_flowmc")}
+
 
 def reproduce(name: str, *, seeds: int, seed: int, quiet: bool, out: Path) -> None:
     """Run the experiment called `name` over `seeds` seeds from `seed` on.
@@ -33,13 +36,13 @@ def reproduce(name: str, *, seeds: int, seed: int, quiet: bool, out: Path) -> No
 
 
 def bench(name: str | None, *, seed: int, quiet: bool) -> None:
-    """Run the benchmark called `name`, or all of them if None.
+    """Run the benchmark called `name`, or all that need no other package if None.
 
     Raises:
         InputError: the name is not known.
     """
     for each in [name] if name else BENCHMARKS:
-        _find(each, BENCHMARKS, "benchmark")(seed=seed, quiet=quiet)
+        _find(each, BENCHMARKS | PEERS, "benchmark")(seed=seed, quiet=quiet)
 
 
 def _find(name: str, known: dict[str, tuple[str, str]], what: str):
