@@ -12,7 +12,8 @@ from scipy.stats import norm
 from tiltflow.evaluation.assessment import _acceptance, assess
 from tiltflow.evaluation.verdict import judge
 from tiltflow.evaluation.witnesses import Witnesses
-from tiltflow.experiments.verdicts import judge_fit, kinds
+from tiltflow.experiments.known_fits import kinds
+from tiltflow.experiments.verdicts import judge_fit
 from tiltflow.sampling.recording import Recording
 
 SWEEPS, CHAINS, DRAWS = 16, 128, 8192

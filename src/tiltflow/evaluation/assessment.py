@@ -129,12 +129,13 @@ def _regional_disagreements(
     generator = np.random.default_rng(0)
     some = rows[generator.permutation(len(rows))[:CLUSTERED_ROWS]]
     cells = KMeans(min(REGIONS, len(some)), n_init="auto", random_state=0).fit(some)
-    labels = np.asarray(cells.predict(rows)).reshape(position.shape[:2])
+    sweeps, chains, _ = position.shape
+    labels = np.asarray(cells.predict(rows)).reshape(sweeps, chains)
     finite = np.isfinite(np.asarray(draws, float)).all(axis=1)
     by_importance = weights_from_importance(
         np.asarray(cells.predict(np.asarray(draws, float)[finite])),
         np.asarray(log_weights, float)[finite],
     )
-    half = labels.shape[1] // 2
+    half = chains // 2
     first, second = weights_from_chains(labels[:, :half]), weights_from_chains(labels[:, half:])
     return agreement(weights_from_chains(labels), by_importance), agreement(first, second)
