@@ -22,6 +22,9 @@ for 512 chains of 32 sweeps after 16 not recorded, and 65 536 draws:
 - Acceptance of 5 % leaves 9 % of the start after 48 sweeps. 400 effective draws: Vehtari et al.
   (2021), so that the figures above can be believed.
 - nan counts as zero mass: wrong by about its share. +inf has no mass that could be known.
+
+No figure sees mass that neither a chain's start nor any of the draws has met: a hole of the energy
+that fewer than one in 100 000 proposals hits may hold most of the mass and be trusted away.
 """
 
 import math

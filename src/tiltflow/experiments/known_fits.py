@@ -306,7 +306,7 @@ def kinds() -> list[Kind]:
         "step far too small": _of(two, flow=_mixture(two, stretch=0.5), step=1e-6),
         "nothing moves": _of(two, flow=_mixture(two, shift=60.0), step=1e8),
         "energy with a hole": _spiked(0.02, 3.0, 0.3),
-        "energy with a hole hardly met": _spiked(0.01, 4.0, 0.3),
+        "energy with a hole hardly met": _spiked(0.01, 2.5, 0.3),
         "nan in a half space": _blown("nan", 0.0),
         "nan in a tail": _blown("nan", 1.7),
         "+inf in a tail": _blown("inf", 2.0),
