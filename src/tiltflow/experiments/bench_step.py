@@ -132,7 +132,8 @@ def _products(energy: Weights, conditioners: list[Weights]) -> Callable[[Array],
         # the chains and the proposals anew, then the local steps
         x = input_gradient(jnp.concatenate([x, x]), energy)[:CHAINS]
         x = jax.lax.fori_loop(0, LOCAL_STEPS, lambda _, y: input_gradient(y, energy), x)
-        x = parameter_gradient(jnp.concatenate([x, x]), energy)[:CHAINS]
+        # the batch, and two negatives for each chain: itself and its proposal
+        x = parameter_gradient(jnp.concatenate([x, x, x]), energy)[:CHAINS]
         for weights in conditioners:
             half = jnp.resize(x, (CHAINS, weights[0].shape[0]))
             half = parameter_gradient(half, weights) + 1e-6 * jnp.mean(_forward(half, weights))
