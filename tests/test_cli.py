@@ -15,8 +15,10 @@ import tiltflow.experiments
 from tiltflow.cli import main
 from tiltflow.data.errors import InputError
 from tiltflow.data.tables import read_table, write_table
+from tiltflow.evaluation.mode_weights import ModeWeights
+from tiltflow.evaluation.verdict import Verdict
 
-COMMANDS = ["demo", "fit", "sample", "score", "report", "reproduce", "bench"]
+COMMANDS = ["demo", "fit", "sample", "score", "weights", "report", "reproduce", "bench"]
 
 
 class FakeEstimator:
@@ -27,6 +29,7 @@ class FakeEstimator:
     held_out_log_likelihood_stderr_ = 0.5
     log_normalizer_ = 0.75
     log_normalizer_stderr_ = 0.0625
+    verdict_ = Verdict("doubtful", ("The chains disagree (R-hat 1.300).",), {"rhat": 1.3})
 
     def __init__(self, **parameters):
         self.parameters = parameters
@@ -42,6 +45,8 @@ class FakeEstimator:
             on_report({"stage": "energy", "step": 4, "held_out_log_likelihood": -1.25})
         if self.parameters["base"] == "runaway":
             raise RuntimeError("training ran away:\nenergy gap 1e9")
+        if self.parameters["base"] == "blown up":
+            self.verdict_ = Verdict("failed", ("Only 0.1% count.",), {"importance_ess": 0.001})
         if self.parameters["base"] == "tied":
             warnings.warn("X: column 'a': 76% of the rows\nrepeat a value", stacklevel=2)
         if self.parameters["base"] == "interrupted":
@@ -53,6 +58,11 @@ class FakeEstimator:
 
     def sample(self, n, key=None):
         return np.random.default_rng(key).normal(size=(n, self.n_features_in_))
+
+    def mode_weights(self):
+        centers = np.array([[1.0, -2.0], [0.5, 3.25]])
+        intervals = np.array([[0.65, 0.75], [0.25, 0.35]])
+        return ModeWeights(np.array([0, 1]), centers, np.array([0.7, 0.3]), intervals)
 
     def save(self, path):
         config = {"names": list(self.feature_names_in_), "parameters": self.parameters}
@@ -279,6 +289,26 @@ def test_score_refuses_bad_input(tmp_path, capsys, run_folder):
     check_refusal(capsys, [*arguments[:-1], "scores.doc"], "scores.doc", ".csv")
     assert new.read_text() == "a,b\n1,2\n"
     assert not out.exists()
+
+
+def test_a_fit_that_failed_is_written_and_exits_with_1(tmp_path, capsys, table):
+    out = tmp_path / "run"
+    arguments = ["fit", table, "--out", out, "--label-column", "kind", "--quiet"]
+    assert main([str(argument) for argument in [*arguments, "--base", "blown up"]]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and "Only 0.1% count." in captured.err
+    assert "failed" in captured.out and (out / "report.html").exists()
+
+
+def test_weights_are_printed_with_their_intervals_and_the_verdict(capsys, run_folder):
+    assert main(["weights", str(run_folder)]) == 0
+    text = capsys.readouterr().out
+    for part in ("0.7000", "0.6500", "0.7500", "3.25", "doubtful", "R-hat 1.300"):
+        assert part in text
+    assert main(["weights", str(run_folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["columns"] == ["a", "b"] and found["verdict"] == "doubtful"
+    assert found["modes"][1] == {"weight": 0.3, "interval": [0.25, 0.35], "center": [0.5, 3.25]}
 
 
 def test_report_is_written_again(capsys, run_folder):

@@ -15,6 +15,7 @@ from tiltflow.models.gaussian_mixture import (
     best_gaussian,
     best_mixture,
     mixture_template,
+    padded,
     small_mixture,
 )
 
@@ -146,3 +147,18 @@ def test_a_template_takes_the_stored_arrays():
     filled = fill_tree("base", template, tree_arrays("base", fitted), "run")
     np.testing.assert_array_equal(log_prob_of(filled, x), log_prob_of(fitted, x))
     assert not np.allclose(log_prob_of(template, x), log_prob_of(fitted, x), atol=0.1)
+
+
+def test_padding_changes_neither_density_nor_draws(key):
+    """Nor the gradient, which a weight of zero must not turn into nan."""
+    mixture = GaussianMixture(
+        np.array([0.3, 0.7]), np.array([[0.0, 1.0], [4.0, 2.0]]), COVARIANCES[:2]
+    )
+    wide = padded(mixture, 5)
+    assert wide.means.shape == (5, 2)
+    x = jax.random.normal(key, (50, 2)) * 3
+    np.testing.assert_allclose(wide.log_prob(x), mixture.log_prob(x), rtol=1e-6)
+    gradients = [jax.vmap(jax.grad(it.log_prob))(x) for it in (wide, mixture)]
+    np.testing.assert_allclose(*gradients, rtol=1e-5)
+    np.testing.assert_array_equal(wide.sample(key, (50,)), mixture.sample(key, (50,)))
+    assert padded(mixture, 2) is mixture

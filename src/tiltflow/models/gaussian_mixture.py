@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,43 @@ class GaussianMixture(AbstractDistribution):
         noise = jax.random.normal(noise_key, self.shape)
         # All components at once: a matrix product is cheaper than gathering a factor per draw.
         return (self.means + self.scale_trils @ noise)[component]
+
+
+def padded(mixture: GaussianMixture, components: int) -> GaussianMixture:
+    """The same density with `components` of them, the further ones of weight zero.
+
+    Mixtures of one size are one to the compiler, whatever was found in the data.
+    """
+    missing = components - len(mixture.log_weights)
+    if missing <= 0:
+        return mixture
+    d = mixture.means.shape[1]
+
+    def repeat(array: Float[Array, "k ..."], rows: int) -> Float[Array, "m ..."]:
+        return jnp.concatenate(
+            [array, jnp.tile(array[:rows], (missing,) + (1,) * (array.ndim - 1))]
+        )
+
+    nothing = jnp.full(missing, -jnp.inf)
+    return eqx.tree_at(
+        lambda it: (
+            it.log_weights,
+            it.means,
+            it.scale_trils,
+            it.whitening,
+            it.whitened_means,
+            it.log_norms,
+        ),
+        mixture,
+        (
+            jnp.concatenate([mixture.log_weights, nothing]),
+            repeat(mixture.means, 1),
+            repeat(mixture.scale_trils, 1),
+            repeat(mixture.whitening, d),
+            repeat(mixture.whitened_means, 1),
+            jnp.concatenate([mixture.log_norms, nothing]),
+        ),
+    )
 
 
 class Fitted(NamedTuple):

@@ -22,7 +22,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.models.flows import trainable
-from tiltflow.models.gaussian_mixture import Fitted, GaussianMixture, best_mixture
+from tiltflow.models.gaussian_mixture import Fitted, GaussianMixture, best_mixture, padded
 from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.sampling.coordinates import Rescaled
@@ -44,6 +44,7 @@ ACCEPTANCE = "global_acceptance_rate"
 MIXTURE_ROWS = 4000
 WEIGHED_DRAWS = 4096
 MOST_PROPOSALS = 64
+FEW_COMPONENTS = 4
 
 
 class WarmedUp(NamedTuple):
@@ -86,13 +87,13 @@ def warm_up(
             coordinates, state = _rescale(coordinates, state, settings)
 
     fitted = _search_mixture(state, settings)
-    mixture = _refit_mixture(state, [fitted.density], fitted)
+    mixture = _refit_mixture(state, [fitted.density], fitted, settings)
     state, static = _with_flow(mixture_key, _precondition(state, mixture), mixture)
     for index in range(settings.mixture_chunks):
         chunk_key = jax.random.fold_in(mixture_key, index)
         state = run(state, static, 0.0, chunk_key, stage="mixture", step=index + 1)
 
-    mixture = _refit_mixture(state, [mixture], fitted)
+    mixture = _refit_mixture(state, [mixture], fitted, settings)
     state, static = _with_flow(flow_key, _precondition(state, mixture), mixture)
     best, best_rate, stale = copy_arrays(state.average), reports[-1][ACCEPTANCE], 0
     for index, rate in enumerate(_rates(settings)):
@@ -176,17 +177,22 @@ def _search_mixture(state: WarmUpState, settings: WarmUpSettings) -> Fitted:
 
 
 def _refit_mixture(
-    state: WarmUpState, known: list[GaussianMixture], fitted: Fitted
+    state: WarmUpState,
+    known: list[GaussianMixture],
+    fitted: Fitted,
+    settings: WarmUpSettings,
 ) -> GaussianMixture:
     """A mixture of the kind of `fitted` on the newer half of the reservoir, or a known one.
 
-    EM may end in a worse optimum than before: the likeliest one of these rows is kept.
+    EM may end in a worse optimum than before: the likeliest one of these rows is kept. It has one
+    of two sizes, so that what is compiled for one target serves the next run on it.
     """
     rows = _newest(state)
     points = jnp.asarray(rows)
-    return max(
-        [*known, fitted.fit(rows)], key=lambda mixture: float(_mean_log_prob(mixture, points))
-    )
+    few = len(fitted.density.log_weights) <= FEW_COMPONENTS
+    size = FEW_COMPONENTS if few else settings.max_components
+    mixtures = [padded(mixture, size) for mixture in (*known, fitted.fit(rows))]
+    return max(mixtures, key=lambda mixture: float(_mean_log_prob(mixture, points)))
 
 
 @eqx.filter_jit
