@@ -17,8 +17,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED)
 	$(VENV)/bin/tiltflow demo
 
+# Two processes, because most of a test is compilation, which takes one core.
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .

@@ -16,3 +16,10 @@ import pytest
 def key():
     """A typed key with a fixed seed."""
     return jax.random.key(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled():
+    """Every compiled function holds some memory maps, of which a process may have 65 530."""
+    yield
+    jax.clear_caches()
