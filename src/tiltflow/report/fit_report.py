@@ -46,7 +46,7 @@ def write_fit_report(
     )
     figures = [
         ("verdict", verdict.status),
-        *((name.replace("_", " "), f"{verdict.figures[name]:.4g}") for name in SHOWN_FIGURES),
+        *((name.replace("_", " "), _short(verdict.figures[name])) for name in SHOWN_FIGURES),
         ("base of the model", estimator.base_),
         ("preprocessing", estimator.preprocessing_),
         ("log Z of the tilt", f"{estimator.log_normalizer_:.4f}"),
@@ -96,3 +96,8 @@ def write_fit_report(
             )
         )
     write_report(path, "tiltflow: a fitted density", lead, sections)
+
+
+def _short(value: float) -> str:
+    """Four digits, without a power of ten where whole numbers do."""
+    return f"{value:.0f}" if 1e3 <= value < 1e9 else f"{value:.4g}"
