@@ -54,10 +54,9 @@ def assess(witnesses: Witnesses) -> Assessment:
     importance = importance_sampling(log_weights)
     diagnostics = diagnose_chains(recording.position)
     local = float(recording.local_acceptance_rate.mean())
-    error = float(jnp.hypot(bridge.stderr, importance.stderr))
     regional, halves = _regional_disagreements(recording, draws, log_weights)
     # Two exact estimates differ by rounding, of which nothing should be made.
-    error = max(error, 1e-4)
+    error = max(float(jnp.hypot(bridge.stderr, importance.stderr)), 1e-4)
     figures = {
         "rhat": float(diagnostics.rhat.max()),
         "ess_bulk": float(diagnostics.ess_bulk.min()),

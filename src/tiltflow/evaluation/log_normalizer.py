@@ -51,11 +51,16 @@ def estimate_log_normalizer(
     return importance_sampling(weigh_draws(key, model.log_density, flow, draws)[1])
 
 
+def effective_share(estimate: LogNormalizer) -> float:
+    """The effective share, 0 where it is not a number."""
+    return float(jnp.nan_to_num(estimate.ess))
+
+
 def best_of_proposals(
     key: PRNGKeyArray, model: TiltedEBM, proposals: list[AbstractDistribution], draws: int
 ) -> tuple[int, LogNormalizer]:
     """The proposal with the largest effective share of its draws, by its place, and its log Z."""
     estimates = [estimate_log_normalizer(key, model, proposal, draws) for proposal in proposals]
-    shares = [float(jnp.nan_to_num(estimate.ess)) for estimate in estimates]
+    shares = [effective_share(estimate) for estimate in estimates]
     best = shares.index(max(shares))
     return best, estimates[best]

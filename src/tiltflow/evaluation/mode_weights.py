@@ -21,7 +21,6 @@ which stays inside [0, 1] and, unlike p +- 2 stderr, keeps its coverage at small
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -32,8 +31,6 @@ from tiltflow.evaluation.diagnostics import effective_sample_size
 
 LEVEL = 0.95
 MANY_CHAINS = 64
-
-_effective_sample_size = jax.jit(effective_sample_size)
 
 
 class ModeWeights(NamedTuple):
@@ -94,7 +91,7 @@ def _effective_draws(indicator: Bool[np.ndarray, "draws chains"]) -> float:
         spread = indicator.mean(axis=0).var(ddof=1) / chains
         effective = share * (1 - share) / max(spread, np.finfo(float).tiny)
     elif draws >= 4:
-        effective = float(_effective_sample_size(jnp.asarray(indicator, float)))
+        effective = float(effective_sample_size(jnp.asarray(indicator, float)))
     else:
         effective = float(chains)
     changes = indicator[1:] != indicator[:-1]

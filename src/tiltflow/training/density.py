@@ -12,7 +12,12 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from tiltflow.evaluation.log_normalizer import LogNormalizer, best_of_proposals
+from tiltflow.evaluation.log_normalizer import (
+    LogNormalizer,
+    best_of_proposals,
+    effective_share,
+    estimate_log_normalizer,
+)
 from tiltflow.models.energies import Energy, MLPEnergy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.balanced import Balanced
@@ -121,8 +126,9 @@ def fit_density(
     # The flow follows the last energy; the one that stood by when the best was kept, or the base
     # itself under a small tilt, may overlap more with what was kept.
     flows = [eqx.combine(state.flow, trained.flow_static), trained.flow or start.flow]
-    best, _ = best_of_proposals(final_key, model, flows, final_draws)
-    _, log_normalizer = best_of_proposals(final_key, model, [flows[best], start.base], final_draws)
+    best, from_flow = best_of_proposals(final_key, model, flows, final_draws)
+    from_base = estimate_log_normalizer(final_key, model, start.base, final_draws)
+    log_normalizer = max(from_flow, from_base, key=effective_share)
     return Density(
         model=model,
         flow=flows[best],

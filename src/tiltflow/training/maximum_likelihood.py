@@ -13,12 +13,11 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from tiltflow.models.flows import trainable
-from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average
+from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average, relative_rates
 
 AVERAGING = 0.99
 
@@ -67,7 +66,7 @@ def fit_flow(
     if math.isfinite(score):
         best_score = score
     for step in range(0, max_steps, chunk):
-        rates = learning_rate * _relative_rates(step, chunk, max_steps)
+        rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
         fixed = (static, x, batch_size, rates, chunk_key)
         state = _run_chunk(fixed, state)
@@ -85,16 +84,6 @@ def fit_flow(
             if stale >= patience or not math.isfinite(score):
                 break
     return FlowFit(best, best_score, best_step)
-
-
-def _relative_rates(first: int, steps: int, max_steps: int) -> Float[Array, " steps"]:
-    """A linear warm-up, without which a good start is lost at once, times a cosine to zero.
-
-    The warm-up is an eighth of the run.
-    """
-    step = np.arange(first, first + steps)
-    cosine = 0.5 * (1 + np.cos(np.pi * step / max_steps))
-    return jnp.asarray(cosine * np.minimum(1.0, 8 * (step + 1) / max_steps))
 
 
 @eqx.filter_jit

@@ -1,10 +1,11 @@
-"""What the gradient steps of flows and energies share: an optimiser, an average, a copy."""
+"""What the gradient steps of flows and energies share: an optimiser, an average, a schedule."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 
 def flow_optimiser() -> optax.GradientTransformation:
@@ -24,3 +25,13 @@ def moving_average(
 def copy_arrays(tree: PyTree) -> PyTree:
     """A copy that survives the donation of the original."""
     return jax.tree.map(lambda leaf: jnp.copy(leaf) if eqx.is_array(leaf) else leaf, tree)
+
+
+def relative_rates(first: int, steps: int, most: int) -> Float[np.ndarray, " steps"]:
+    """Rates of `steps` steps from `first` on, of a run of `most`: a warm-up times a cosine to zero.
+
+    The warm-up is linear and an eighth of the run; without it a good start is lost at once.
+    """
+    step = np.arange(first, first + steps)
+    cosine = 0.5 * (1 + np.cos(np.pi * step / most))
+    return cosine * np.minimum(1.0, 8 * (step + 1) / most)

@@ -10,7 +10,6 @@ where tails are heavy it is all noise). Everything that adapts stops here: produ
 kernels.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ from tiltflow.training.adaptive_sweeps import (
     run_sweeps,
 )
 from tiltflow.training.bases import proposal_on
-from tiltflow.training.steps import copy_arrays, flow_optimiser
+from tiltflow.training.steps import copy_arrays, flow_optimiser, relative_rates
 
 ACCEPTANCE = "global_acceptance_rate"
 MIXTURE_ROWS = 4000
@@ -96,7 +95,8 @@ def warm_up(
     mixture = _refit_mixture(state, [mixture], fitted, settings)
     state, static = _with_flow(flow_key, _precondition(state, mixture), mixture)
     best, best_rate, stale = copy_arrays(state.average), reports[-1][ACCEPTANCE], 0
-    for index, rate in enumerate(_rates(settings)):
+    rates = settings.learning_rate * relative_rates(0, settings.flow_chunks, settings.flow_chunks)
+    for index, rate in enumerate(rates):
         chunk_key = jax.random.fold_in(flow_key, index)
         state = run(state, static, rate, chunk_key, stage="flow", step=index + 1)
         if reports[-1][ACCEPTANCE] > best_rate:
@@ -151,13 +151,6 @@ def _with_flow(
         flow_count=jnp.asarray(0),
     )
     return state, static
-
-
-def _rates(settings: WarmUpSettings) -> Float[np.ndarray, " chunks"]:
-    """A warm-up over an eighth of the chunks, without which a good start is lost, and a cosine."""
-    step = np.arange(settings.flow_chunks)
-    cosine = 0.5 * (1 + np.cos(math.pi * step / settings.flow_chunks))
-    return settings.learning_rate * cosine * np.minimum(1.0, 8 * (step + 1) / settings.flow_chunks)
 
 
 def _newest(state: WarmUpState) -> Float[np.ndarray, "rows d"]:
