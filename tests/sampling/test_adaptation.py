@@ -25,16 +25,17 @@ def adapt(kind, key, first):
 
     def sweep(carry, key):
         chains, state = carry
-        chains, rate, _ = local_moves(
+        chains, info = local_moves(
             kind, key, chains, log_density, adaptation.current(state), 1, integration_steps=3
         )
+        rate = info.acceptance_rate
         return (chains, adaptation.update(state, rate, target_acceptance(kind))), rate
 
     carry = (chains, adaptation.init(first))
     (chains, state), rates = jax.lax.scan(sweep, carry, jax.random.split(warm_key, 200))
     step_size = adaptation.final(state)
-    _, rate, _ = local_moves(kind, run_key, chains, log_density, step_size, 40, integration_steps=3)
-    return rates, step_size, rate
+    _, info = local_moves(kind, run_key, chains, log_density, step_size, 40, integration_steps=3)
+    return rates, step_size, info.acceptance_rate
 
 
 @pytest.mark.parametrize("kind", ["mala", "hmc", "barker"])

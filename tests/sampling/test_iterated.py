@@ -168,7 +168,7 @@ def test_draws_that_are_not_finite_are_never_chosen(key):
     assert np.isfinite(after.log_density).all()
     assert after.position.max() <= 0.5
     assert 0 < moved.mean() < 1
-    assert np.isneginf(log_weights).any()
+    assert np.isnan(log_weights).any()  # as they came
     after, moved, rate, _ = offer(key, -30.0, 0.0, -jnp.inf)
     assert not moved.any()
     assert rate == 0

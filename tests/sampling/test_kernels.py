@@ -51,7 +51,7 @@ def start(n):
 @pytest.mark.parametrize("preconditioner", [None, DIAGONAL, DENSE])
 def test_the_cache_is_fresh_and_who_stays_keeps_every_bit(key, preconditioner):
     before = start(64)
-    after, rate, gradients = moves("barker", key, before, 3.0, preconditioner, 1)
+    after, info = moves("barker", key, before, 3.0, preconditioner, 1)
     fresh = run_refresh(after.position, log_density)
     np.testing.assert_allclose(after.log_density, fresh.log_density, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(after.gradient, fresh.gradient, rtol=1e-5, atol=1e-6)
@@ -59,17 +59,24 @@ def test_the_cache_is_fresh_and_who_stays_keeps_every_bit(key, preconditioner):
     assert 0 < stayed.mean() < 1
     for new, old in zip(after, before):
         np.testing.assert_array_equal(new[stayed], old[stayed])
-    assert 0 < float(rate) < 1
-    assert gradients == 1
+    assert 0 < float(info.acceptance_rate) < 1
+    assert info.gradients == 1
 
 
 def test_mala_is_that_of_training(key):
-    ours, rate, _ = moves("mala", key, start(64), 0.5)
-    theirs, its_rate = jax.jit(mala, static_argnums=(2, 4))(
-        key, start(64), log_density, jnp.asarray(0.5), 3
+    """One leapfrog step of length sqrt(2 h), by other random numbers: same rate, same distance."""
+    before = run_refresh(1.5 * jax.random.normal(jax.random.key(1), (8192, 2)), log_density)
+    ours, info = moves("mala", key, before, 0.5, None, 1)
+    theirs, rate = jax.jit(mala, static_argnums=(2, 4))(
+        key, before, log_density, jnp.asarray(0.5), 1
     )
-    np.testing.assert_array_equal(ours.position, theirs.position)
-    assert float(rate) == pytest.approx(float(its_rate), rel=1e-6)
+    assert float(info.acceptance_rate) == pytest.approx(float(rate), abs=4.5 * 0.3 / 8192**0.5)
+    distance, expected = (
+        np.asarray(jnp.sum((each.position - before.position) ** 2, axis=1))
+        for each in (ours, theirs)
+    )
+    error = np.hypot(distance.std(), expected.std()) / 8192**0.5
+    assert abs(distance.mean() - expected.mean()) < 4.5 * error
 
 
 def test_a_chain_moves_alike_in_any_company(key):
@@ -89,7 +96,8 @@ def test_gradients_are_counted(key, kind):
 
     @jax.jit
     def run(chains):
-        return local_moves(kind, key, chains, counted, jnp.asarray(0.4), 2, integration_steps=3)[2]
+        moves = local_moves(kind, key, chains, counted, jnp.asarray(0.4), 2, integration_steps=3)
+        return moves[1].gradients
 
     gradients = run(start(1))
     jax.effects_barrier()
@@ -99,11 +107,13 @@ def test_gradients_are_counted(key, kind):
 @pytest.mark.parametrize("bad", [np.nan, -np.inf, np.inf])
 @pytest.mark.parametrize("kind", KINDS)
 def test_proposals_that_are_not_finite_are_refused(key, kind, bad):
-    after, rate = fenced_moves(kind, key, jnp.asarray(bad))
+    after, info = fenced_moves(kind, key, jnp.asarray(bad))
     assert np.isfinite(after.log_density).all()
     assert after.position[:, 0].max() <= 0.5
     assert (after.position[:, 0] != 0.3).mean() > 0.5
-    assert 0 < float(rate) < 1
+    assert 0 < float(info.acceptance_rate) < 1
+    # nan and +inf are counted, and no density is not.
+    assert (float(info.nan_share) > 0.05) == (bad != -np.inf)
 
 
 @eqx.filter_jit
@@ -114,10 +124,10 @@ def fenced_moves(kind, key, bad):
         return jnp.where(x[0] > 0.5, bad, log_density(x))
 
     chains = refresh(jnp.full((200, 2), 0.3), fenced)
-    after, rate, _ = local_moves(
+    after, info = local_moves(
         kind, key, chains, fenced, jnp.asarray(STEP[kind]), 3, integration_steps=3
     )
-    return after, rate
+    return after, info
 
 
 def test_microcanonical_moves_need_two_dimensions(key):
@@ -178,7 +188,9 @@ def test_coordinates_make_narrow_targets_easy(key):
         chains = refresh(jax.random.normal(key, (500, 2)) @ factor.T, narrow)
         learned = learn_preconditioner(chains.position, "dense")
         return [
-            local_moves("mala", key, chains, narrow, jnp.asarray(0.5), 3, preconditioner=each)[1]
+            local_moves("mala", key, chains, narrow, jnp.asarray(0.5), 3, preconditioner=each)[
+                1
+            ].acceptance_rate
             for each in (None, learned)
         ]
 

@@ -5,7 +5,9 @@ import numpy as np
 
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.sampling.production import draw_samples, trace_chains
+from tiltflow.sampling.production import draw_samples
+from tiltflow.sampling.recording import record_sweeps
+from tiltflow.sampling.sweep import FrozenKernel
 
 MEANS = np.array([[-3.0, 0.0], [3.0, 0.0]])
 
@@ -24,6 +26,7 @@ def twice_on_the_left(x):
 MODEL = TiltedEBM(mixture([0.5, 0.5], 0.5), twice_on_the_left)
 # Overlaps with the model, with the wrong weights and the wrong width.
 FLOW = mixture([0.3, 0.7], 0.8)
+KERNEL = FrozenKernel("mala", 2, jnp.asarray(0.1))
 
 
 def assert_right(x, independent):
@@ -35,7 +38,7 @@ def assert_right(x, independent):
 
 
 def test_draws_have_the_weights_and_the_shape_of_the_model(key):
-    x = np.asarray(draw_samples(key, MODEL, FLOW, jnp.asarray(0.1), 4096, 5, 2), float)
+    x = np.asarray(draw_samples(key, MODEL.log_density, FLOW, KERNEL, 4096, 5), float)
     assert x.shape == (4096, 2)
     # The start is resampled with replacement; a few moves make the draws nearly independent.
     assert_right(x, 4096 / 1.5)
@@ -44,7 +47,7 @@ def test_draws_have_the_weights_and_the_shape_of_the_model(key):
 
 def test_chains_that_start_in_one_mode_come_to_the_right_weights(key):
     start = jnp.tile(jnp.asarray(MEANS[1], float), (2048, 1))
-    trace = trace_chains(key, MODEL, FLOW, start, jnp.asarray(0.1), 30, 1)
+    trace = record_sweeps(key, MODEL.log_density, FLOW, start, KERNEL, 31)[1].position[1:]
     assert trace.shape == (30, 2048, 2)
     shares = np.asarray((trace[:, :, 0] < 0).mean(axis=1))
     assert shares[0] < 0.5

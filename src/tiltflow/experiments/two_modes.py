@@ -37,7 +37,8 @@ from tiltflow.report.style import png_bytes, save_png
 from tiltflow.report.table import format_table, mean_and_std
 from tiltflow.sampling.chains import Chains, refresh
 from tiltflow.sampling.local import ula
-from tiltflow.sampling.production import trace_chains
+from tiltflow.sampling.recording import record_sweeps
+from tiltflow.sampling.sweep import FrozenKernel
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import choose_base
 from tiltflow.training.loop import Schedule, Trained, train_energy
@@ -176,9 +177,9 @@ def _one_chain(
     if isinstance(source, Balanced):
         flow = eqx.combine(trained.source.flow, trained.flow_static)
         step_size = jnp.exp(trained.source.log_step_size)
-        trace = trace_chains(
-            key, model, flow, position, step_size, CHAIN_SWEEPS, source.local_steps
-        )
+        kernel = FrozenKernel("mala", source.local_steps, step_size)
+        _, recording = record_sweeps(key, model.log_density, flow, position, kernel, CHAIN_SWEEPS)
+        trace = recording.position
     else:
         trace = _trace_ula(key, model, position, source.step_size, CHAIN_SWEEPS, source.local_steps)
     return np.asarray(trace, dtype=float)[:, 0]

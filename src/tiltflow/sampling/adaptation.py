@@ -21,7 +21,14 @@ def init(step_size: Float[Array, ""]) -> DualAveragingAdaptationState:
     state = start(step_size)  # pyright: ignore[reportArgumentType]
     # BlackJAX's average starts at log 1; ours at the first step size, for whom never updates.
     state = state._replace(log_step_size_avg=state.log_step_size)
-    return jax.tree.map(jnp.asarray, state)
+    # Of one type before and after a step: a weak type would compile every user twice.
+    kind = jnp.result_type(step_size)
+    return jax.tree.map(
+        lambda each: jnp.asarray(
+            each, kind if jnp.issubdtype(jnp.result_type(each), jnp.floating) else None
+        ),
+        state,
+    )
 
 
 def update(

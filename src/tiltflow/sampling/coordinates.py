@@ -6,9 +6,11 @@ The normaliser is the same in both.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -26,6 +28,10 @@ class Rescaled(eqx.Module):
     def to_user(self, z: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """Points in the user's coordinates."""
         return self.centre + self.scale * z
+
+    def rows_to_user(self, z: Any) -> np.ndarray:
+        """The same on the host, where many rows need no compilation."""
+        return np.asarray(self.centre) + np.asarray(self.scale) * np.asarray(z)
 
     def from_user(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """Points in these coordinates."""

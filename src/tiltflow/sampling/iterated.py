@@ -44,10 +44,9 @@ def iterated_resampling(
 
     `proposal_log_prob` is log q at the chains' present positions. The draws are made and weighed
     at most `chunk` a chain at a time (the largest such divisor of m), by value alone; only the
-    winners get a gradient. Returns the chains,
-    which of them moved, the mean probability of moving, and log w of all draws, which estimate
-    log Z. A draw whose weight is not finite is never chosen; a chain whose own weight is -inf or
-    nan takes any finite one.
+    winners get a gradient. Returns the chains, which of them moved, the mean probability of
+    moving, and log w of all draws as they are, which estimate log Z. A draw whose weight is not
+    finite is never chosen; a chain whose own weight is -inf or nan takes any finite one.
 
     Raises `InputError` if there are no proposals.
     """
@@ -62,8 +61,8 @@ def iterated_resampling(
     def compete(best: _Best, chunk_key: PRNGKeyArray) -> tuple[_Best, Float[Array, "c n"]]:
         draw_key, gumbel_key = jax.random.split(chunk_key)
         points, log_prob = flow.sample_and_log_prob(draw_key, (chunk, n))
-        log_weights = _finite_or_minus_inf(jax.vmap(jax.vmap(log_density))(points) - log_prob)
-        scores = log_weights + _gumbel(gumbel_key, n, chunk)
+        log_weights = jax.vmap(jax.vmap(log_density))(points) - log_prob
+        scores = _finite_or_minus_inf(log_weights) + _gumbel(gumbel_key, n, chunk)
         winner = scores.argmax(0)
         score = jnp.take_along_axis(scores, winner[None], 0)[0]
         position = jnp.take_along_axis(points, winner[None, :, None], 0)[0]
@@ -84,7 +83,7 @@ def iterated_resampling(
         new,
         chains,
     )
-    fresh = jax.nn.logsumexp(log_weights, 0)
+    fresh = jax.nn.logsumexp(_finite_or_minus_inf(log_weights), 0)
     probability = jnp.where(jnp.isfinite(fresh), jax.nn.sigmoid(fresh - own), 0.0)
     return moved, best.fresh, probability.mean(), log_weights
 

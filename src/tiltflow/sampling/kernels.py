@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 from blackjax.mcmc.barker import BarkerState
 from blackjax.mcmc.hmc import HMCState
-from blackjax.mcmc.mala import MALAState
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -40,6 +39,18 @@ MAX_DOUBLINGS = 8
 # Orbits of fixed length can be periodic, all the more in coordinates that make every direction
 # alike; the length is therefore drawn anew for each move (Neal 2011, section 3.2).
 JITTER = 0.2
+
+
+class LocalInfo(NamedTuple):
+    """What the local moves of a sweep were like, on average over chains.
+
+    `gradients` is how many a chain asked for; `nan_share` the share of the proposals at which the
+    log-density was nan or +inf (of nuts: of the trajectories that ended there).
+    """
+
+    acceptance_rate: Float[Array, ""]
+    gradients: Float[Array, ""]
+    nan_share: Float[Array, ""]
 
 
 class Preconditioner(NamedTuple):
@@ -67,14 +78,13 @@ def local_moves(
     *,
     preconditioner: Preconditioner | None = None,
     integration_steps: int = 10,
-) -> tuple[Chains, Float[Array, ""], Float[Array, ""]]:
+) -> tuple[Chains, LocalInfo]:
     """Move every chain by `steps` moves of the kernel; nothing adapts.
 
-    Also returns the mean acceptance rate and the number of gradients that a chain asked for, on
-    average over chains. `integration_steps` is the length of a trajectory of hmc and mclmc (whose
-    steps take two gradients each). The step size is BlackJAX's, in the preconditioned coordinates.
-    A proposal whose log-density is nan or infinite is refused. Raises `InputError` for mclmc in
-    one dimension, where its velocity can only keep or change its sign.
+    `integration_steps` is the length of a trajectory of hmc and mclmc (whose steps take two
+    gradients each). The step size is BlackJAX's, in the preconditioned coordinates. A proposal
+    whose log-density is nan or infinite is refused. Raises `InputError` for mclmc in one
+    dimension, where its velocity can only keep or change its sign.
     """
     n, d = chains.position.shape
     if kind == "mclmc" and d < 2:
@@ -84,32 +94,31 @@ def local_moves(
 
     def move(
         key: PRNGKeyArray, origin: Float[Array, " d"], state: Chains
-    ) -> tuple[Chains, Float[Array, ""], Float[Array, ""]]:
+    ) -> tuple[Chains, LocalInfo]:
         def density(z: Float[Array, " d"]) -> Float[Array, ""]:
             value = log_density(origin + _times_scale(preconditioner, z))
             # BlackJAX refuses nan and -inf, but would accept +inf and never leave it.
-            return jnp.where(value < jnp.inf, value, -jnp.inf)
+            return jnp.where(value < jnp.inf, value, jnp.nan)
 
         return _move(kind, key, state, density, step_size, integration_steps)
 
-    def step(
-        state: Chains, step_key: PRNGKeyArray
-    ) -> tuple[Chains, tuple[Float[Array, ""], Float[Array, ""]]]:
+    def step(state: Chains, step_key: PRNGKeyArray) -> tuple[Chains, LocalInfo]:
         keys = jax.random.split(step_key, n)
-        state, rates, gradients = jax.vmap(move)(keys, origin, state)
-        return state, (jnp.nan_to_num(rates).mean(), gradients.mean())
+        state, info = jax.vmap(move)(keys, origin, state)
+        return state, jax.tree.map(lambda each: jnp.nan_to_num(each).mean(), info)
 
     start = Chains(
         chains.position - origin,
         chains.log_density,
         jax.vmap(lambda g: _times_transposed_scale(preconditioner, g))(chains.gradient),
     )
-    end, (rates, gradients) = jax.lax.scan(step, start, jax.random.split(key, steps))
+    end, info = jax.lax.scan(step, start, jax.random.split(key, steps))
     position = origin + jax.vmap(lambda z: _times_scale(preconditioner, z))(end.position)
     # A chain that stayed keeps its gradient: there and back again would round it each time.
     moved = (end.position != start.position).any(-1, keepdims=True)
     gradient = jnp.where(moved, _by_transposed_scale(preconditioner, end.gradient), chains.gradient)
-    return Chains(position, end.log_density, gradient), rates.mean(), gradients.sum()
+    info = LocalInfo(info.acceptance_rate.mean(), info.gradients.sum(), info.nan_share.mean())
+    return Chains(position, end.log_density, gradient), info
 
 
 def learn_preconditioner(
@@ -159,36 +168,45 @@ def _move(
     log_density: LogDensity,
     step_size: Float[Array, ""],
     integration_steps: int,
-) -> tuple[Chains, Float[Array, ""], Float[Array, ""]]:
-    """One move of one chain: the chain, its acceptance rate, and the gradients it took."""
+) -> tuple[Chains, LocalInfo]:
+    """One move of one chain."""
     parts: Any = state
     unit = jnp.ones_like(state.position)
     jitter_key, move_key = jax.random.split(key)
     jittered = step_size * jax.random.uniform(jitter_key, (), minval=1 - JITTER, maxval=1 + JITTER)
     gradients = 1
     if kind == "mala":
-        end, info = blackjax.mala.build_kernel()(key, MALAState(*parts), log_density, step_size)
+        # One leapfrog step of length sqrt(2 h) is MALA's move, and BlackJAX tells the proposal.
+        end, info = blackjax.hmc.build_kernel()(
+            key, HMCState(*parts), log_density, jnp.sqrt(2 * step_size), unit, 1
+        )
+        proposed = info.proposal.logdensity
     elif kind == "barker":
         end, info = blackjax.barker.build_kernel()(
             key, BarkerState(*parts), log_density, step_size, unit
         )
+        proposed = info.proposal.logdensity
     elif kind == "hmc":
         end, info = blackjax.hmc.build_kernel()(
             move_key, HMCState(*parts), log_density, jittered, unit, integration_steps
         )
-        gradients = integration_steps
+        proposed, gradients = info.proposal.logdensity, integration_steps
     elif kind == "nuts":
         end, info = blackjax.nuts.build_kernel()(
             key, HMCState(*parts), log_density, step_size, unit, MAX_DOUBLINGS
         )
-        gradients = info.num_integration_steps
+        ends = (info.trajectory_leftmost_state, info.trajectory_rightmost_state)
+        proposed, gradients = sum(each.logdensity for each in ends), info.num_integration_steps
     else:
         end, info = blackjax.adjusted_mclmc.build_kernel()(
             move_key, HMCState(*parts), log_density, jittered, (integration_steps,)
         )
-        gradients = 2 * integration_steps
-    rate = info.acceptance_rate
-    return Chains(*end), rate, jnp.asarray(gradients).astype(state.position.dtype)
+        proposed, gradients = info.proposal.logdensity, 2 * integration_steps
+    return Chains(*end), LocalInfo(
+        info.acceptance_rate,
+        jnp.asarray(gradients).astype(state.position.dtype),
+        jnp.isnan(proposed).astype(state.position.dtype),
+    )
 
 
 def _times_scale(
