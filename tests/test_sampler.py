@@ -14,7 +14,11 @@ from tiltflow.training.adaptive_sweeps import WarmUpSettings
 TARGET = two_modes()
 LOG_Z = 1.7
 SETTINGS = WarmUpSettings(
-    exploration_chunks=2, mixture_chunks=2, flow_chunks=3, reservoir=4096, local_steps=5
+    exploration_chunks=2,
+    mixture_chunks=2,
+    flow_chunks=3,
+    reservoir=4096,
+    local_steps=5,
 )
 
 

@@ -32,7 +32,8 @@ from tiltflow.models.gaussian_mixture import (
 )
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.production import draw_samples
-from tiltflow.sampling.recording import FrozenKernel, importance_start
+from tiltflow.sampling.recording import frozen_sweeps, importance_start
+from tiltflow.sampling.sweep import FrozenKernel
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base, proposal_on
 from tiltflow.training.density import (
@@ -229,12 +230,11 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             draws.append(
                 draw_samples(
                     batch_key,
-                    self._model,
+                    self._model.log_density,
                     self._flow,
-                    self._step_size,
+                    self._kernel(),
                     chains,
                     SAMPLE_SWEEPS,
-                    self.local_steps_,
                 )
             )
         z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
@@ -349,6 +349,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
     def _to_rows(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         return requantise(to_user_units(self._bijection, z), self.quanta_, self.origin_)
 
+    def _kernel(self) -> FrozenKernel:
+        return FrozenKernel("mala", self.local_steps_, self._step_size)
+
     def _call_witnesses(self) -> Witnesses:
         """The same every time, from the model alone; half of the chains start at rows of the data.
 
@@ -360,12 +363,12 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         places = jnp.arange(half) % len(rows)
         log_density = self._model.log_density
         drawn = importance_start(start_key, log_density, self._flow, half, 4 * half)
+        start = jnp.concatenate([jnp.asarray(rows)[places], drawn])
         return call_witnesses(
             run_key,
             log_density,
             self._flow,
-            jnp.concatenate([jnp.asarray(rows)[places], drawn]),
-            FrozenKernel("mala", self.local_steps_, self._step_size),
+            frozen_sweeps(log_density, self._flow, start, self._kernel()),
             sweeps=WITNESS_SWEEPS,
             draws=WITNESS_DRAWS,
         )

@@ -14,15 +14,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.assessment import assess
-from tiltflow.evaluation.diagnostics import ChainDiagnostics
+from tiltflow.evaluation.diagnostics import ChainDiagnostics, diagnostic_programs
 from tiltflow.evaluation.log_normalizer import LogNormalizer
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
 from tiltflow.evaluation.verdict import Verdict, judge
 from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
-from tiltflow.sampling.recording import FrozenKernel
+from tiltflow.sampling.independent import check_proposal_is_deterministic
+from tiltflow.sampling.sweep import FrozenKernel
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
+from tiltflow.training.ahead import CompileAhead
 from tiltflow.training.warm_up import warm_up
 
 FEWEST_SWEEPS = 32
@@ -74,6 +76,7 @@ def sample(
     key: PRNGKeyArray,
     num_samples: int,
     settings: WarmUpSettings | None = None,
+    flow: AbstractDistribution | None = None,
     on_report: Callable[[dict[str, Any]], None] | None = None,
 ) -> SampleResult:
     """Sample a log-density, multimodal or not, and estimate its normaliser.
@@ -89,32 +92,44 @@ def sample(
         key: a typed key, `jax.random.key(seed)`.
         num_samples: draws to return.
         settings: length and rates of the warm-up.
+        flow: a flowjax distribution of shape (d,) to propose from, in the units of log_density; it
+            is taught further. None makes a coupling flow on a Gaussian mixture.
         on_report: called with a dictionary after every chunk of the warm-up.
 
     Raises:
         InputError: a ValueError that names the argument, before any long work.
     """
-    position = check_arguments(log_density, initial_positions, key, num_samples)
-    warm_key, run_key, pick_key = jax.random.split(key, 3)
+    position = check_arguments(log_density, initial_positions, key, num_samples, flow)
+    warm_key, run_key, pick_key = (jax.random.fold_in(key, part) for part in range(3))
     settings = settings or WarmUpSettings()
-    warmed = warm_up(warm_key, log_density, position, settings, on_report=on_report)
     sweeps = max(FEWEST_SWEEPS, -(-num_samples // len(position)))
-    witnesses = call_witnesses(
-        run_key,
-        warmed.coordinates,
-        warmed.flow,
-        warmed.position,
-        warmed.kernel,
-        sweeps=sweeps,
-        draws=max(FEWEST_DRAWS, sweeps * len(position)),
-    )
+    with CompileAhead() as ahead:
+        warmed = warm_up(
+            warm_key,
+            log_density,
+            position,
+            settings,
+            ahead,
+            flow=flow,
+            afterwards=diagnostic_programs(sweeps, len(position)),
+            on_report=on_report,
+        )
+        witnesses = call_witnesses(
+            run_key,
+            warmed.coordinates,
+            warmed.flow,
+            warmed.production,
+            sweeps=sweeps,
+            draws=max(FEWEST_DRAWS, sweeps * len(position)),
+        )
     assessment = assess(witnesses)
     recording, proposals, log_weights = witnesses
-    chains = np.asarray(warmed.coordinates.to_user(recording.position))
+    chains = warmed.coordinates.rows_to_user(recording.position)
     rows = chains.reshape(-1, chains.shape[-1])
-    picked = jax.random.choice(pick_key, len(rows), (num_samples,), replace=False)
+    seed = int(jax.random.bits(pick_key))
+    picked = np.random.default_rng(seed).choice(len(rows), num_samples, replace=False)
     return SampleResult(
-        samples=rows[np.asarray(picked)],
+        samples=rows[picked],
         log_weights=None,
         log_z=float(assessment.log_normalizer.log_z),
         log_z_stderr=float(assessment.log_normalizer.stderr),
@@ -122,15 +137,24 @@ def sample(
         diagnostics=assessment.diagnostics,
         verdict=judge(assessment.figures),
         chains=chains,
-        proposals=np.asarray(warmed.coordinates.to_user(proposals)),
+        proposals=warmed.coordinates.rows_to_user(proposals),
         proposal_log_weights=np.asarray(log_weights),
-        sampler=Sampler(warmed.coordinates, warmed.flow, warmed.kernel, recording.position[-1]),
+        sampler=Sampler(
+            warmed.coordinates,
+            warmed.flow,
+            warmed.kernel,
+            jnp.asarray(np.asarray(recording.position)[-1]),
+        ),
         reports=warmed.reports,
     )
 
 
 def check_arguments(
-    log_density: Any, initial_positions: Any, key: Any, num_samples: int
+    log_density: Any,
+    initial_positions: Any,
+    key: Any,
+    num_samples: int,
+    flow: AbstractDistribution | None = None,
 ) -> Float[Array, "chains d"]:
     """The positions as an array, or an `InputError` that names what is wrong."""
     if not callable(log_density):
@@ -153,6 +177,14 @@ def check_arguments(
     if len(bad):
         raise InputError(f"initial_positions: row {bad[0]} is not finite; move it or leave it out")
     _check_log_density(log_density, position)
+    if flow is not None:
+        if flow.shape != position.shape[1:] or flow.cond_shape is not None:
+            conditional = "" if flow.cond_shape is None else ", conditional,"
+            raise InputError(
+                f"flow: has shape {flow.shape}{conditional} where initial_positions have dimension "
+                f"{position.shape[1]}; give an unconditional one of shape ({position.shape[1]},)"
+            )
+        check_proposal_is_deterministic(flow, key, position)
     return position
 
 

@@ -14,7 +14,7 @@ from tiltflow.evaluation.verdict import judge
 from tiltflow.evaluation.witnesses import Witnesses
 from tiltflow.experiments.known_fits import kinds
 from tiltflow.experiments.verdicts import judge_fit
-from tiltflow.sampling.recording import Recording
+from tiltflow.sampling.sweep import Recording
 
 SWEEPS, CHAINS, DRAWS = 16, 128, 8192
 FAR = 12.0
@@ -51,6 +51,7 @@ def witnesses(*, target=0.3, flow=0.3, chains=None, seed=0):
         moved=jnp.asarray(moved),
         local_acceptance_rate=rates,
         global_acceptance_rate=jnp.full(SWEEPS, moved.mean()),
+        nan_share=jnp.zeros(SWEEPS),
     )
     return Witnesses(recording, jnp.asarray(y[:, None]), jnp.asarray(log_weights))
 

@@ -13,12 +13,10 @@ compared between chains and importance weights, and between the chains' two halv
 estimator starts at rows of data and at draws of the flow: a start that still shows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from sklearn.cluster import KMeans
 
 from tiltflow.evaluation.bridge import bridge_sampling
 from tiltflow.evaluation.diagnostics import ChainDiagnostics, diagnose_chains, pareto_k
@@ -29,7 +27,7 @@ from tiltflow.evaluation.mode_weights import (
     weights_from_importance,
 )
 from tiltflow.evaluation.witnesses import Witnesses
-from tiltflow.sampling.recording import Recording
+from tiltflow.sampling.sweep import Recording, unusable
 
 REGIONS = 8
 CLUSTERED_ROWS = 4000
@@ -53,31 +51,36 @@ def assess(witnesses: Witnesses) -> Assessment:
     bridge = bridge_sampling(log_weights, recording.log_ratio)
     importance = importance_sampling(log_weights)
     diagnostics = diagnose_chains(recording.position)
-    local = float(recording.local_acceptance_rate.mean())
+    rhat, bulk, tail = (np.asarray(each) for each in diagnostics)
+    local = _mean(recording.local_acceptance_rate)
     regional, halves = _regional_disagreements(recording, draws, log_weights)
     # Two exact estimates differ by rounding, of which nothing should be made.
-    error = max(float(jnp.hypot(bridge.stderr, importance.stderr)), 1e-4)
+    error = max(float(np.hypot(bridge.stderr, importance.stderr)), 1e-4)
     figures = {
-        "rhat": float(diagnostics.rhat.max()),
-        "ess_bulk": float(diagnostics.ess_bulk.min()),
-        "ess_tail": float(diagnostics.ess_tail.min()),
+        "rhat": float(rhat.max()),
+        "ess_bulk": float(bulk.min()),
+        "ess_tail": float(tail.min()),
         "pareto_k": _tail(log_weights, importance),
-        "chain_pareto_k": float(pareto_k(recording.log_ratio.ravel())),
+        "chain_pareto_k": float(pareto_k(recording.log_ratio.reshape(-1))),
         "importance_ess": float(importance.ess),
-        "global_acceptance_rate": float(recording.global_acceptance_rate.mean()),
+        "global_acceptance_rate": _mean(recording.global_acceptance_rate),
         "local_acceptance_rate": local,
         "local_acceptance_rate_high": local,
         "stuck_share": _stuck_share(recording, log_weights),
-        "nan_share": float(jnp.mean(jnp.isnan(log_weights) | (log_weights == jnp.inf))),
-        "inf_share": float(jnp.mean(log_weights == jnp.inf)),
+        "nan_share": max(_mean(unusable(log_weights)), _mean(recording.nan_share)),
+        "inf_share": _mean(np.asarray(log_weights) == np.inf),
         "log_z": float(bridge.log_z),
         "log_z_stderr": float(bridge.stderr),
         "importance_log_z": float(importance.log_z),
-        "log_z_disagreement": abs(float(bridge.log_z - importance.log_z)) / error,
+        "log_z_disagreement": abs(float(bridge.log_z) - float(importance.log_z)) / error,
         "weight_disagreement": regional,
         "start_disagreement": halves,
     }
     return Assessment(bridge, importance, diagnostics, figures)
+
+
+def _mean(values: Any) -> float:
+    return float(np.asarray(values).mean())
 
 
 def _tail(log_weights: Float[Array, " k"], importance: LogNormalizer) -> float:
@@ -94,9 +97,9 @@ def _stuck_share(recording: Recording, log_weights: Float[Array, " k"]) -> float
     It is the later half of the sweeps that counts: a chain may have been trapped on the way.
     """
     later = len(recording.log_ratio) // 2
-    probability = _acceptance(np.asarray(recording.log_ratio[later:]), np.asarray(log_weights))
+    probability = _acceptance(np.asarray(recording.log_ratio)[later:], np.asarray(log_weights))
     expected = len(recording.log_ratio) * probability.mean(axis=0)
-    moved = np.asarray(recording.moved[later:]).any(axis=0)
+    moved = np.asarray(recording.moved)[later:].any(axis=0)
     return float(np.mean(~moved & (expected < EXPECTED_MOVES)))
 
 
@@ -121,6 +124,8 @@ def _regional_disagreements(
 
     First between chains and importance weights, then between the two halves of the chains.
     """
+    from sklearn.cluster import KMeans  # here, because it takes a second
+
     position = np.asarray(recording.position, dtype=float)
     if not (np.isfinite(np.asarray(log_weights)).any() and np.isfinite(position).all()):
         return float("nan"), float("nan")

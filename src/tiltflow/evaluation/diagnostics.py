@@ -9,17 +9,20 @@
 
 P_t are Geyer's initial monotone sums of autocorrelations, whose variance includes that between the
 chains, so that chains that disagree are worth little; every chain counts as two, its halves.
-BlackJAX computes them; here is decided what it leaves undefined. Draws run along the first axis.
+BlackJAX computes them, of ranks that SciPy takes; here is decided what it leaves undefined. Draws
+run along the first axis.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import blackjax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from blackjax.diagnostics import psis_weights
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
+from scipy.special import ndtri
 
 from tiltflow.data.errors import InputError
 
@@ -36,17 +39,39 @@ class ChainDiagnostics(NamedTuple):
     ess_tail: Float[Array, " d"]
 
 
-def _even(values: Float[Array, "draws chains"]) -> Float[Array, "even chains"]:
-    """The draws without the middle one of an odd number, so that both halves are equally long."""
+TOGETHER = 8
+"""Series whose effective sizes are computed at once: one program for any number of them."""
+
+
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def _sizes(halves: Float[Array, "half both k"]) -> Float[Array, " k"]:
+    """BlackJAX's; compiled fast rather than well, since it takes longer to compile than to run."""
+    return blackjax.ess(halves, chain_axis=1, sample_axis=0)
+
+
+def _halves(values: Float[np.ndarray, "draws chains *k"]) -> Float[np.ndarray, "half both *k"]:
+    """Every chain as two, its halves, without the middle draw of an odd number."""
     if values.shape[0] < 4:
         raise InputError(f"draws: found {values.shape[0]} for each chain; give at least 4")
     half = values.shape[0] // 2
-    return jnp.concatenate([values[:half], values[-half:]])
+    return np.concatenate([values[:half], values[-half:]], axis=1)
 
 
-@eqx.filter_jit
-def effective_sample_size(values: Float[Array, "draws chains"]) -> Float[Array, ""]:
-    """How many independent draws would give the mean of `values` the same error.
+def _all_sizes(halves: Float[np.ndarray, "half both k"]) -> Float[np.ndarray, " k"]:
+    """The effective sizes of k series, `TOGETHER` at a time; 0 where BlackJAX has none."""
+    k = halves.shape[2]
+    kind = jnp.result_type(float)
+    filled = np.zeros((*halves.shape[:2], -(-k // TOGETHER) * TOGETHER), kind)
+    filled[..., :k] = halves
+    parts = (filled[..., i : i + TOGETHER] for i in range(0, k, TOGETHER))
+    sizes = np.concatenate([np.asarray(_sizes(jnp.asarray(part)), float) for part in parts])
+    return np.nan_to_num(sizes[:k])
+
+
+def effective_sample_sizes(
+    values: Shaped[Array, "draws chains k"] | Shaped[np.ndarray, "draws chains k"],
+) -> Float[np.ndarray, " k"]:
+    """How many independent draws would give each of k means the same error.
 
     For any function of the draws, such as a mode's indicator: not rank-normalised. It is at most
     the number of draws (the estimate of short chains exceeds it by a share of about 1 / draws).
@@ -54,41 +79,79 @@ def effective_sample_size(values: Float[Array, "draws chains"]) -> Float[Array, 
     that differ but never change are worth none: their spread is that of their starts. Values that
     are not finite make it zero.
     """
-    values = values - values[0, 0]
-    halves = jnp.concatenate(jnp.split(_even(values), 2), axis=1)
-    ess = blackjax.ess(halves, chain_axis=1, sample_axis=0)
-    ess = jnp.where(jnp.all(values == 0), values.size, jnp.minimum(ess, values.size))
-    return jnp.where(jnp.all(jnp.isfinite(values)), ess, 0.0)
+    values = np.asarray(values, dtype=float)
+    most = values.shape[0] * values.shape[1]
+    finite = np.isfinite(values).all(axis=(0, 1))
+    # Shifted, so that a large mean costs no digits.
+    values = np.where(finite, values - np.where(finite, values[0, 0], 0.0), 0.0)
+    sizes = np.minimum(_all_sizes(_halves(values)), most)
+    sizes = np.where((values == 0).all(axis=(0, 1)), float(most), sizes)
+    return np.where(finite, sizes, 0.0)
 
 
-def _diagnose(values: Float[Array, "draws chains"]) -> ChainDiagnostics:
-    """The diagnostics of one coordinate."""
-    rhat = blackjax.rhat(_even(values), chain_axis=1, sample_axis=0)
-    bulk = blackjax.ess_bulk(_even(values), chain_axis=1, sample_axis=0)
-    # Not BlackJAX's tail ESS, which takes draws equal to a quantile to lie on both of its sides;
-    # chains that refuse proposals repeat draws.
-    below = values <= jnp.quantile(values, jnp.array([0.05, 0.95]))[:, None, None]
-    tail = jax.vmap(effective_sample_size)(below.astype(values.dtype)).min()
-    moved = jnp.any(values != values[0]) & jnp.all(jnp.isfinite(values))
-    return ChainDiagnostics(
-        jnp.where(moved & ~jnp.isnan(rhat), rhat, jnp.inf),
-        jnp.where(moved, jnp.minimum(bulk, values.size), 0.0),
-        jnp.where(moved, tail, 0.0),
-    )
+def effective_sample_size(
+    values: Shaped[Array, "draws chains"] | Shaped[np.ndarray, "draws chains"],
+) -> float:
+    """`effective_sample_sizes` of one function."""
+    return float(effective_sample_sizes(np.asarray(values)[..., None])[0])
 
 
-@eqx.filter_jit
 def diagnose_chains(draws: Float[Array, "draws chains d"]) -> ChainDiagnostics:
     """Diagnose every coordinate of the chains.
+
+    Ranks are taken on the host (SciPy's): XLA takes seconds to compile a sort.
 
     Raises `InputError` for fewer than two chains or four draws.
     """
     if draws.shape[1] < 2:
         raise InputError(f"draws: found {draws.shape[1]} chain; give at least 2")
-    return jax.vmap(_diagnose, in_axes=2)(draws)
+    values = np.asarray(draws, dtype=float)
+    finite = np.isfinite(values).all(axis=(0, 1))
+    moved = finite & (values != values[0]).any(axis=(0, 1))
+    # What says nothing must not stop the rest, nor warn.
+    values = np.where(finite, values, 0.0)
+    halves = _halves(values)
+    folded = np.abs(halves - np.median(halves, axis=(0, 1)))
+    bulk, spread = _rank_normalised(halves), _rank_normalised(folded)
+    # Not BlackJAX's tail ESS, which takes draws equal to a quantile to lie on both of its sides;
+    # chains that refuse proposals repeat draws.
+    low, high = (halves <= quantile for quantile in np.quantile(values, [0.05, 0.95], axis=(0, 1)))
+    sizes = _all_sizes(np.concatenate([bulk, low, high], axis=2)).reshape(3, -1)
+    sizes = np.minimum(sizes, values.shape[0] * values.shape[1])
+    rhat = np.fmax(_rhat(bulk), _rhat(spread))
+    found = (
+        np.where(moved & ~np.isnan(rhat), rhat, np.inf),
+        np.where(moved, sizes[0], 0.0),
+        np.where(moved, sizes[1:].min(axis=0), 0.0),
+    )
+    return ChainDiagnostics(*(jnp.asarray(each, draws.dtype) for each in found))
 
 
-@eqx.filter_jit
+def diagnostic_programs(draws: int, chains: int) -> list[tuple[Any, ...]]:
+    """What is compiled here for chains of this length, each with arguments like those it gets."""
+    kind = jnp.result_type(float)
+    some = np.zeros((draws // 2, 2 * chains, TOGETHER), kind)
+    return [(_sizes, jnp.asarray(some)), (pareto_k, jnp.asarray(np.zeros(draws * chains, kind)))]
+
+
+def _rank_normalised(
+    halves: Float[np.ndarray, "half both d"],
+) -> Float[np.ndarray, "half both d"]:
+    """The normal scores of the ranks among all draws (Vehtari et al. 2021, equation 14)."""
+    from scipy.stats import rankdata  # here, because it takes half a second
+
+    ranks = rankdata(halves.reshape(-1, halves.shape[-1]), axis=0)
+    return ndtri((ranks - 3 / 8) / (len(ranks) + 1 / 4)).reshape(halves.shape)
+
+
+def _rhat(halves: Float[np.ndarray, "half both d"]) -> Float[np.ndarray, " d"]:
+    """BlackJAX's R-hat; nan where nothing moves."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rhat = blackjax.diagnostics.potential_scale_reduction(halves, chain_axis=1, sample_axis=0)
+    return np.asarray(rhat, float).reshape(halves.shape[2])
+
+
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     """The Pareto shape of the largest min(n / 5, 3 sqrt(n)) importance weights.
 

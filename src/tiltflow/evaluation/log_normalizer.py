@@ -26,6 +26,7 @@ class LogNormalizer(NamedTuple):
     ess: Float[Array, ""]
 
 
+@jax.jit
 def importance_sampling(log_weights: Float[Array, " n"]) -> LogNormalizer:
     """Estimate log Z from the log-weights of n independent draws of a proposal.
 

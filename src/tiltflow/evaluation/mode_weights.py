@@ -21,10 +21,9 @@ which stays inside [0, 1] and, unlike p +- 2 stderr, keeps its coverage at small
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.diagnostics import effective_sample_size
@@ -91,7 +90,7 @@ def _effective_draws(indicator: Bool[np.ndarray, "draws chains"]) -> float:
         spread = indicator.mean(axis=0).var(ddof=1) / chains
         effective = share * (1 - share) / max(spread, np.finfo(float).tiny)
     elif draws >= 4:
-        effective = float(effective_sample_size(jnp.asarray(indicator, float)))
+        effective = effective_sample_size(indicator)
     else:
         effective = float(chains)
     changes = indicator[1:] != indicator[:-1]
@@ -168,7 +167,7 @@ def with_intervals(
 ) -> ModeWeights:
     """The estimate as users see it; `centers`, if any, in the order of its labels."""
     p, n = estimate.weights, estimate.effective_draws
-    low, high = beta.ppf([[(1 - LEVEL) / 2], [(1 + LEVEL) / 2]], n * p + 0.5, n * (1 - p) + 0.5)
+    low, high = betaincinv(n * p + 0.5, n * (1 - p) + 0.5, [[(1 - LEVEL) / 2], [(1 + LEVEL) / 2]])
     # At the edges, and for far less than one hit, the quantiles would leave the estimate out.
     intervals = np.stack([np.minimum(low, p), np.maximum(high, p)], axis=1)
     intervals[p >= 1, 1] = 1.0

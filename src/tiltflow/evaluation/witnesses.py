@@ -4,6 +4,7 @@ Whatever is reported of a density (log Z, a weight, an interval, the verdict) co
 never from a training buffer. Chains err by not crossing, a flow by not covering.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,9 +20,8 @@ from tiltflow.evaluation.mode_weights import (
     weights_from_importance,
 )
 from tiltflow.sampling.chains import LogDensity
-from tiltflow.sampling.recording import FrozenKernel, Recording, record_sweeps, weigh_draws
-
-BLOCK = 16
+from tiltflow.sampling.recording import Sweeps, weigh_draws
+from tiltflow.sampling.sweep import Recording
 
 
 class Witnesses(NamedTuple):
@@ -36,25 +36,24 @@ def call_witnesses(
     key: PRNGKeyArray,
     log_density: LogDensity,
     flow: AbstractDistribution,
-    position: Float[Array, "chains d"],
-    kernel: FrozenKernel,
+    chains: Sweeps,
     *,
     sweeps: int,
     draws: int,
 ) -> Witnesses:
-    """Run chains from `position`, one block not recorded and then `sweeps`, and draw afresh.
-
-    Sweeps run in blocks of `BLOCK`, so that one compilation serves every number of them.
-    """
-    run_key, draw_key = jax.random.split(key)
-    blocks = []
-    for block in range(1 + -(-sweeps // BLOCK)):
-        block_key = jax.random.fold_in(run_key, block)
-        chains, recording = record_sweeps(block_key, log_density, flow, position, kernel, BLOCK)
-        position = chains.position
+    """Run the chains, one block not recorded and then `sweeps`, and draw afresh."""
+    run_key, draw_key = (jax.random.fold_in(key, part) for part in range(2))
+    state, blocks = chains.state, []
+    for block in range(1 + -(-sweeps // chains.block)):
+        state, recording = chains.run(jax.random.fold_in(run_key, block), state)
         blocks.append(recording)
-    recording = jax.tree.map(lambda *parts: jnp.concatenate(parts)[:sweeps], *blocks[1:])
+    recording = jax.tree.map(_joined(sweeps), *blocks[1:])
     return Witnesses(recording, *weigh_draws(draw_key, log_density, flow, draws))
+
+
+def _joined(sweeps: int) -> Callable[..., Array]:
+    # On the host: there every number of blocks would be a program of its own.
+    return lambda *parts: jnp.asarray(np.concatenate([np.asarray(it) for it in parts])[:sweeps])
 
 
 def label_weights(

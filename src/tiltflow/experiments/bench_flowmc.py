@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.mixtures import GaussianMixture, four_modes, two_modes
-from tiltflow.evaluation.diagnostics import effective_sample_size
+from tiltflow.evaluation.diagnostics import effective_sample_sizes
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.report.table import format_table
 from tiltflow.sampling.chains import LogDensity
@@ -164,7 +164,7 @@ def judge(run: Run, case: Case) -> Figures:
     indicators = labels.reshape(draws, chains, 1) == np.arange(len(case.weights))
     # A mode that no draw is in, or all are, is not known at all.
     unknown = (indicators == indicators[0, 0]).all(axis=(0, 1))
-    ess_mode = np.where(unknown, 0.0, _ess(jnp.asarray(indicators, float)))
+    ess_mode = np.where(unknown, 0.0, effective_sample_sizes(indicators))
 
     weights = indicators.mean(axis=(0, 1))
     if run.mode_weights:
@@ -174,7 +174,7 @@ def judge(run: Run, case: Case) -> Figures:
     return Figures(
         seconds_first=run.seconds_first,
         seconds_warm=run.seconds_warm,
-        ess_coordinate=float(_ess(jnp.asarray(run.draws)).min()),
+        ess_coordinate=float(effective_sample_sizes(run.draws).min()),
         ess_mode=float(ess_mode.min()),
         weight_error=float(np.abs(weights - case.weights).max()),
     )
@@ -256,11 +256,6 @@ def _twice(once: Callable[[PRNGKeyArray], T], key: PRNGKeyArray) -> tuple[T, flo
     between = time.perf_counter()
     result = once(warm_key)
     return result, between - started, time.perf_counter() - between
-
-
-@jax.jit
-def _ess(values: Float[Array, "draws chains d"]) -> Float[Array, " d"]:
-    return jax.vmap(effective_sample_size, in_axes=2)(values)
 
 
 def _require_flowmc() -> None:

@@ -45,6 +45,7 @@ from tiltflow.evaluation.mode_weights import (
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
 from tiltflow.report.table import format_table
 from tiltflow.sampler import Sampler, SampleResult, sample
+from tiltflow.sampling.recording import frozen_sweeps
 
 REPLICATES = 200
 CHAINS = 256
@@ -204,8 +205,7 @@ def _again(
         key,
         sampler.coordinates,
         sampler.flow,
-        sampler.position,
-        sampler.kernel,
+        frozen_sweeps(sampler.coordinates, sampler.flow, sampler.position, sampler.kernel),
         sweeps=sweeps,
         draws=draws,
     )

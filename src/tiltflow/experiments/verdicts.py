@@ -25,7 +25,8 @@ from tiltflow.sampler import sample
 from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import LogDensity, refresh
 from tiltflow.sampling.kernels import local_moves, target_acceptance
-from tiltflow.sampling.recording import FrozenKernel, importance_start
+from tiltflow.sampling.recording import frozen_sweeps, importance_start
+from tiltflow.sampling.sweep import FrozenKernel
 
 SWEEPS = 32
 DRAWS = 65_536
@@ -52,12 +53,12 @@ def judge_fit(key: PRNGKeyArray, fit: Fit, *, draws: int = DRAWS, sweeps: int = 
     drawn = importance_start(start_key, fit.log_density, fit.flow, half, 4 * half)
     start = jnp.concatenate([fit.rows[:half], drawn])
     step_size = fit.step * _tuned_step(tune_key, fit.log_density, fit.rows[:half])
+    kernel = FrozenKernel("mala", LOCAL_STEPS, step_size)
     witnesses = call_witnesses(
         run_key,
         fit.log_density,
         fit.flow,
-        start,
-        FrozenKernel("mala", LOCAL_STEPS, step_size),
+        frozen_sweeps(fit.log_density, fit.flow, start, kernel),
         sweeps=sweeps,
         draws=draws,
     )
@@ -136,7 +137,8 @@ def _tuned_step(
     def move(state: Any, key: PRNGKeyArray) -> tuple[Any, None]:
         chains, tuning = state
         step_size = adaptation.current(tuning)
-        chains, rate, _ = local_moves("mala", key, chains, log_density, step_size, 1)
+        chains, info = local_moves("mala", key, chains, log_density, step_size, 1)
+        rate = info.acceptance_rate
         return (chains, adaptation.update(tuning, rate, target_acceptance("mala"))), None
 
     start = refresh(position, log_density), adaptation.init(jnp.asarray(0.1))

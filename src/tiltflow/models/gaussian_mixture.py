@@ -4,12 +4,12 @@
 
 The inverse Cholesky factors are stored and stacked, so that the density of a batch is one matrix
 product; `flowjax.distributions.VmapMixture` of `MultivariateNormal` solves a triangular system
-for every component instead.
+for every component instead. scikit-learn fits them; it is imported then, because it takes a second.
 """
 
 import warnings
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,11 +19,11 @@ from flowjax.distributions import AbstractDistribution
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 from scipy.linalg import solve_triangular
-from sklearn.decomposition import FactorAnalysis
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from tiltflow.data.folds import simplest_within_error, validation_splits
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture as SklearnMixture
 
 SEARCH_ROWS = 20_000
 """Rows that the search for the number of components looks at."""
@@ -80,6 +80,16 @@ class GaussianMixture(AbstractDistribution):
         return (self.means + self.scale_trils @ noise)[component]
 
 
+def mean_log_prob(mixture: GaussianMixture, x: Float[np.ndarray, "n d"]) -> float:
+    """The mean log-density of many points, nats, on the host: nothing is compiled for it."""
+    whitening, means, norms = (
+        np.asarray(part, float)
+        for part in (mixture.whitening, mixture.whitened_means, mixture.log_norms)
+    )
+    z = (x @ whitening.T).reshape(len(x), *means.shape) - means
+    return float(np.logaddexp.reduce(norms - 0.5 * (z * z).sum(axis=2), axis=1).mean())
+
+
 def padded(mixture: GaussianMixture, components: int) -> GaussianMixture:
     """The same density with `components` of them, the further ones of weight zero.
 
@@ -90,31 +100,20 @@ def padded(mixture: GaussianMixture, components: int) -> GaussianMixture:
         return mixture
     d = mixture.means.shape[1]
 
-    def repeat(array: Float[Array, "k ..."], rows: int) -> Float[Array, "m ..."]:
-        return jnp.concatenate(
-            [array, jnp.tile(array[:rows], (missing,) + (1,) * (array.ndim - 1))]
-        )
+    def fill(array: Float[Array, "k ..."], rows: int) -> Float[Array, "m ..."]:
+        values = np.asarray(array)
+        return jnp.asarray(np.concatenate([values, *[values[:rows]] * missing]))
 
-    nothing = jnp.full(missing, -jnp.inf)
-    return eqx.tree_at(
-        lambda it: (
-            it.log_weights,
-            it.means,
-            it.scale_trils,
-            it.whitening,
-            it.whitened_means,
-            it.log_norms,
-        ),
-        mixture,
-        (
-            jnp.concatenate([mixture.log_weights, nothing]),
-            repeat(mixture.means, 1),
-            repeat(mixture.scale_trils, 1),
-            repeat(mixture.whitening, d),
-            repeat(mixture.whitened_means, 1),
-            jnp.concatenate([mixture.log_norms, nothing]),
-        ),
-    )
+    def close(log_array: Float[Array, " k"]) -> Float[Array, " m"]:
+        return jnp.asarray(np.pad(np.asarray(log_array), (0, missing), constant_values=-np.inf))
+
+    def arrays(it: GaussianMixture) -> tuple[Any, ...]:
+        parts = (it.means, it.scale_trils, it.whitening, it.whitened_means)
+        return (it.log_weights, it.log_norms, *parts)
+
+    weights, norms, *parts = arrays(mixture)
+    filled = [fill(part, rows) for part, rows in zip(parts, (1, 1, d, 1))]
+    return eqx.tree_at(arrays, mixture, (close(weights), close(norms), *filled))
 
 
 class Fitted(NamedTuple):
@@ -165,6 +164,8 @@ def _covariance(x: np.ndarray, factors: int | None) -> np.ndarray:
         return np.cov(x, rowvar=False, bias=True).reshape(ridge.shape) + ridge
     if factors == 0:
         return np.diag(x.var(axis=0)) + ridge
+    from sklearn.decomposition import FactorAnalysis
+
     return FactorAnalysis(factors, random_state=0).fit(x).get_covariance()
 
 
@@ -226,7 +227,12 @@ def small_mixture(x: Float[np.ndarray, "n d"], *, seed: int) -> GaussianMixture:
     return _from_sklearn(_fit_mixture(x[:SEARCH_ROWS], "full", components, seed))
 
 
-def _fit_mixture(x: np.ndarray, covariance_type: str, components: int, seed: int) -> SklearnMixture:
+def _fit_mixture(
+    x: np.ndarray, covariance_type: str, components: int, seed: int
+) -> "SklearnMixture":
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture as SklearnMixture
+
     mixture = SklearnMixture(
         components, covariance_type=covariance_type, reg_covar=1e-5, random_state=seed
     )
@@ -243,7 +249,7 @@ def mixture_template(components: int, dimension: int) -> GaussianMixture:
     return GaussianMixture(weights, np.zeros((components, dimension)), covariances)
 
 
-def _from_sklearn(mixture: SklearnMixture) -> GaussianMixture:
+def _from_sklearn(mixture: "SklearnMixture") -> GaussianMixture:
     weights, means = np.asarray(mixture.weights_), np.asarray(mixture.means_)
     covariances = np.asarray(mixture.covariances_)
     d = means.shape[1]

@@ -8,6 +8,9 @@ Adaptive flow MCMC (Gabrié, Rotskoff, Vanden-Eijnden 2022). A sweep is
        overfits and drops modes);
     4. `flow_steps` gradient steps of the flow on the forward Kullback-Leibler divergence, each at
        rows drawn from the reservoir.
+
+All stages run this one program: exploration without 1 and 4, production without 4 and without
+adaptation, by frozen kernels (`Learning`).
 """
 
 from typing import NamedTuple
@@ -16,18 +19,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from blackjax.adaptation.step_size import DualAveragingAdaptationState
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from tiltflow.evaluation.log_normalizer import importance_sampling
+from tiltflow.models.flows import trainable
 from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import Chains, LogDensity, refresh
-from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
 from tiltflow.sampling.kernels import (
     LocalKernel,
     Preconditioner,
-    local_moves,
     target_acceptance,
 )
+from tiltflow.sampling.sweep import FrozenKernel, Recording, sweep
 from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average
 
 AVERAGING = 0.99
@@ -37,11 +40,11 @@ DENSE_MAX_DIMENSION = 256
 class WarmUpSettings(NamedTuple):
     """How long and how fast. Sweeps come in chunks, the unit of compilation and of reports."""
 
-    exploration_chunks: int = 4
-    mixture_chunks: int = 4
-    flow_chunks: int = 24
-    patience: int = 6
-    chunk: int = 10
+    exploration_chunks: int = 3
+    mixture_chunks: int = 3
+    flow_chunks: int = 16
+    patience: int = 4
+    chunk: int = 16
     local_kernel: LocalKernel = "mala"
     local_steps: int = 10
     reservoir: int = 16_384
@@ -49,6 +52,15 @@ class WarmUpSettings(NamedTuple):
     batch: int = 1024
     learning_rate: float = 1e-3
     max_components: int = 16
+
+
+class FlowState(NamedTuple):
+    """The flow that learns, and the moving average of it that proposes."""
+
+    parameters: PyTree
+    average: PyTree
+    optimiser: PyTree
+    steps: Int[Array, ""]
 
 
 class WarmUpState(NamedTuple):
@@ -59,83 +71,111 @@ class WarmUpState(NamedTuple):
     preconditioner: Preconditioner
     reservoir: Float[Array, "rows d"]
     seen: Int[Array, ""]
-    flow: PyTree
-    average: PyTree
-    optimiser: PyTree
-    flow_count: Int[Array, ""]
+    flow: FlowState
 
 
+class Learning(NamedTuple):
+    """What happens in a chunk of sweeps: numbers, so that one program serves all stages.
+
+    Whether the flow proposes; the rate at which it is taught, 0 for not at all; whether the step
+    size adapts.
+    """
+
+    proposes: Bool[Array, ""]
+    rate: Float[Array, ""]
+    adapts: Bool[Array, ""]
+
+
+@eqx.filter_jit
 def initial_state(
-    log_density: LogDensity, position: Float[Array, "n d"], settings: WarmUpSettings
+    log_density: LogDensity,
+    position: Float[Array, "n d"],
+    flow: FlowState,
+    settings: WarmUpSettings,
 ) -> WarmUpState:
-    """Chains at `position`, no flow yet, and a step size that the steepest direction allows."""
+    """Chains at `position`, and a step size that the steepest direction allows."""
     chains = refresh(position, log_density)
     n, d = position.shape
     rows = max(1, settings.reservoir // n) * n
     # Of the order of 1 / E[g^2].
     steepness = jnp.mean(jnp.sum(chains.gradient**2, axis=1)) / d
-    step_size = jnp.minimum(0.5 / (steepness + 1e-6), 0.5 / d ** (1 / 3))
     # Copies, because a chunk is given its state to overwrite, and no buffer twice.
-    state = WarmUpState(
-        chains=chains,
-        adaptation=adaptation.init(step_size),
-        preconditioner=Preconditioner(jnp.eye(d) if d <= DENSE_MAX_DIMENSION else jnp.ones(d)),
-        reservoir=jnp.zeros((rows, d)),
-        seen=jnp.asarray(0),
-        flow=None,
-        average=None,
-        optimiser=None,
-        flow_count=jnp.asarray(0),
+    return copy_arrays(
+        WarmUpState(
+            chains=chains,
+            adaptation=adaptation.init(
+                jnp.minimum(0.5 / (steepness + 1e-6), first_step_size(position))
+            ),
+            preconditioner=Preconditioner(jnp.eye(d) if d <= DENSE_MAX_DIMENSION else jnp.ones(d)),
+            reservoir=jnp.zeros((rows, d)),
+            seen=jnp.asarray(0),
+            flow=flow,
+        )
     )
-    return copy_arrays(state)
+
+
+def first_step_size(position: Float[Array, "n d"]) -> Float[Array, ""]:
+    """Of MALA, where every direction is about one wide (Roberts and Rosenthal 1998)."""
+    return jnp.full((), 0.5 / position.shape[1] ** (1 / 3), position.dtype)
+
+
+@eqx.filter_jit
+def initial_flow(flow: AbstractDistribution) -> tuple[FlowState, PyTree]:
+    """The state of an untaught flow, and its fixed part."""
+    parameters, static = trainable(flow)
+    optimiser = flow_optimiser().init(parameters)
+    state = FlowState(parameters, parameters, optimiser, jnp.asarray(0))
+    return copy_arrays(state), static
 
 
 @eqx.filter_jit(donate="all-except-first")
 def run_sweeps(
-    inputs: tuple[LogDensity, PyTree, WarmUpSettings, Float[Array, ""], PRNGKeyArray],
+    inputs: tuple[LogDensity, PyTree, WarmUpSettings, Learning, PRNGKeyArray],
     state: WarmUpState,
-) -> tuple[WarmUpState, dict[str, Float[Array, " sweeps"]]]:
-    """One chunk of sweeps; `state` is donated. Without a flow in `state` they are local alone."""
-    log_density, static, settings, rate, key = inputs
-    n = state.chains.position.shape[0]
-    rows = state.reservoir.shape[0]
+) -> tuple[WarmUpState, Recording]:
+    """One chunk of sweeps; `state` is donated. `static` is the fixed part of the flow."""
+    log_density, static, settings, learning, key = inputs
+    n = len(state.chains.position)
 
-    def sweep(state: WarmUpState, key: PRNGKeyArray) -> tuple[WarmUpState, dict]:
-        proposal_key, global_key, local_key, batch_key = jax.random.split(key, 4)
-        chains = state.chains
-        info = {}
-        if static is not None:
-            flow = eqx.combine(state.average, static)
-            points, log_prob = flow.sample_and_log_prob(proposal_key, (n,))
-            proposals = Proposals(refresh(points, log_density), log_prob)
-            chains, _, info["global_acceptance_rate"] = independent_metropolis_hastings(
-                global_key, chains, flow.log_prob(chains.position), proposals
-            )
-            info["importance_ess"] = importance_sampling(proposals.log_weights).ess
-        chains, local_rate, _ = local_moves(
+    def step(state: WarmUpState, key: PRNGKeyArray) -> tuple[WarmUpState, Recording]:
+        sweep_key, batch_key = jax.random.split(key)
+        kernel = FrozenKernel(
             settings.local_kernel,
-            local_key,
-            chains,
-            log_density,
-            adaptation.current(state.adaptation),
             settings.local_steps,
-            preconditioner=state.preconditioner,
+            jnp.where(
+                learning.adapts,
+                adaptation.current(state.adaptation),
+                adaptation.final(state.adaptation),
+            ),
+            state.preconditioner,
         )
-        info["local_acceptance_rate"] = local_rate
-        slots = (state.seen + jnp.arange(n)) % rows
+        flow = eqx.combine(state.flow.average, static)
+        chains, recording = sweep(
+            sweep_key, state.chains, log_density, flow, kernel, learning.proposes
+        )
+        adapted = adaptation.update(
+            state.adaptation,
+            recording.local_acceptance_rate,
+            target_acceptance(settings.local_kernel),
+        )
+        adapted = jax.tree.map(
+            lambda new, old: jnp.where(learning.adapts, new, old), adapted, state.adaptation
+        )
+        slots = (state.seen + jnp.arange(n)) % len(state.reservoir)
         state = state._replace(
             chains=chains,
-            adaptation=adaptation.update(
-                state.adaptation, local_rate, target_acceptance(settings.local_kernel)
-            ),
+            adaptation=adapted,
             reservoir=state.reservoir.at[slots].set(chains.position),
             seen=state.seen + n,
         )
-        if static is not None:
-            state = _teach(batch_key, state, static, settings, rate)
-        return state, info
+        flow = jax.lax.cond(
+            learning.rate > 0,
+            lambda: _teach(batch_key, state, static, settings, learning.rate),
+            lambda: state.flow,
+        )
+        return state._replace(flow=flow), recording
 
-    return jax.lax.scan(sweep, state, jax.random.split(key, settings.chunk))
+    return jax.lax.scan(step, state, jax.random.split(key, settings.chunk))
 
 
 def _teach(
@@ -144,28 +184,21 @@ def _teach(
     static: PyTree,
     settings: WarmUpSettings,
     rate: Float[Array, ""],
-) -> WarmUpState:
+) -> FlowState:
     """`flow_steps` steps of the flow towards the reservoir."""
     filled = jnp.minimum(state.seen, len(state.reservoir))
 
     def loss(parameters: PyTree, rows: Float[Array, "b d"]) -> Float[Array, ""]:
         return -eqx.combine(parameters, static).log_prob(rows).mean()
 
-    def step(carry: tuple, key: PRNGKeyArray) -> tuple[tuple, None]:
-        parameters, average, optimiser, count = carry
-        rows = jax.random.randint(key, (settings.batch,), 0, filled)
-        gradient = jax.grad(loss)(parameters, state.reservoir[rows])
-        updates, optimiser = flow_optimiser().update(gradient, optimiser, parameters)
-        parameters = jax.tree.map(lambda p, u: p - rate * u, parameters, updates)
-        count = count + 1
-        return (
-            parameters,
-            moving_average(average, parameters, count, AVERAGING),
-            optimiser,
-            count,
-        ), None
+    def step(flow: FlowState, key: PRNGKeyArray) -> tuple[FlowState, None]:
+        # Not `randint`, which draws twice to be exact for any range.
+        rows = (jax.random.uniform(key, (settings.batch,)) * filled).astype(int)
+        gradient = jax.grad(loss)(flow.parameters, state.reservoir[rows])
+        updates, optimiser = flow_optimiser().update(gradient, flow.optimiser, flow.parameters)
+        parameters = jax.tree.map(lambda p, u: p - rate * u, flow.parameters, updates)
+        steps = flow.steps + 1
+        average = moving_average(flow.average, parameters, steps, AVERAGING)
+        return FlowState(parameters, average, optimiser, steps), None
 
-    carry = (state.flow, state.average, state.optimiser, state.flow_count)
-    keys = jax.random.split(key, settings.flow_steps)
-    (flow, average, optimiser, count), _ = jax.lax.scan(step, carry, keys)
-    return state._replace(flow=flow, average=average, optimiser=optimiser, flow_count=count)
+    return jax.lax.scan(step, state.flow, jax.random.split(key, settings.flow_steps))[0]

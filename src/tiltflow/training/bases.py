@@ -40,16 +40,21 @@ class Start(NamedTuple):
     base_log_likelihood: float
 
 
-def proposal_on(key: PRNGKeyArray, mixture: AbstractDistribution) -> AbstractDistribution:
+@eqx.filter_jit
+def proposal_on(
+    key: PRNGKeyArray,
+    mixture: AbstractDistribution,
+    transformer: Literal["auto", "spline", "affine"] = "auto",
+) -> AbstractDistribution:
     """An unfitted proposal: a coupling flow on `mixture`, which stays as it is.
 
-    In one dimension, where nothing can be coupled, an affine map of it.
+    In one dimension, where nothing can be coupled, an affine map of it. Compiled as a whole: layer
+    by layer it is seconds of small compilations.
     """
     frozen = paramax.non_trainable(mixture)
     if mixture.shape == (1,):
         return Transformed(frozen, Affine(jnp.zeros(1), jnp.ones(1)))
-    # Compiled as a whole: layer by layer it is seconds of small compilations.
-    return eqx.filter_jit(coupling_flow)(key, frozen)
+    return coupling_flow(key, frozen, transformer=transformer)
 
 
 def choose_base(

@@ -10,49 +10,78 @@ where tails are heavy it is all noise). Everything that adapts stops here: produ
 kernels.
 """
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flowjax.distributions import AbstractDistribution
+import paramax
+from blackjax.adaptation.step_size import DualAveragingAdaptationState
+from flowjax.bijections import Affine
+from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.models.flows import trainable
-from tiltflow.models.gaussian_mixture import Fitted, GaussianMixture, best_mixture, padded
+from tiltflow.models.gaussian_mixture import (
+    Fitted,
+    GaussianMixture,
+    best_mixture,
+    mean_log_prob,
+    mixture_template,
+    padded,
+)
 from tiltflow.sampling import adaptation
-from tiltflow.sampling.chains import Chains, LogDensity, refresh
+from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
 from tiltflow.sampling.cost import operations
-from tiltflow.sampling.independent import check_proposal_is_deterministic
 from tiltflow.sampling.iterated import choose_global_kernel
-from tiltflow.sampling.kernels import learn_preconditioner
-from tiltflow.sampling.recording import FrozenKernel
+from tiltflow.sampling.kernels import Preconditioner, learn_preconditioner
+from tiltflow.sampling.recording import (
+    DRAWS_AT_ONCE,
+    Sweeps,
+    frozen_sweeps,
+    weigh_draws,
+    weigh_some,
+)
+from tiltflow.sampling.sweep import FrozenKernel, Recording
 from tiltflow.training.adaptive_sweeps import (
+    Learning,
     WarmUpSettings,
     WarmUpState,
+    first_step_size,
+    initial_flow,
     initial_state,
     run_sweeps,
 )
+from tiltflow.training.ahead import CompileAhead
 from tiltflow.training.bases import proposal_on
-from tiltflow.training.steps import copy_arrays, flow_optimiser, relative_rates
+from tiltflow.training.steps import copy_arrays, relative_rates
 
-ACCEPTANCE = "global_acceptance_rate"
+GLOBAL, LOCAL = "global_acceptance_rate", "local_acceptance_rate"
 MIXTURE_ROWS = 4000
-WEIGHED_DRAWS = 4096
 MOST_PROPOSALS = 64
 FEW_COMPONENTS = 4
+CHEAP_DIMENSION = 32
+"""Up to here the mixture is padded to its largest size, above to a few components if that is
+enough: the size is then known before it is fitted, and compilation can begin."""
+
+OnReport = Callable[[dict[str, Any]], None]
 
 
 class WarmedUp(NamedTuple):
-    """The frozen sampler, in its own coordinates, and chains that have forgotten their start."""
+    """The frozen sampler, in its own coordinates, and chains that have forgotten their start.
+
+    `production` are its sweeps, from those chains on.
+    """
 
     coordinates: Rescaled
     flow: AbstractDistribution
     kernel: FrozenKernel
-    position: Float[Array, "n d"]
+    production: Sweeps
     reports: list[dict[str, Any]]
 
 
@@ -61,95 +90,200 @@ def warm_up(
     log_density: LogDensity,
     position: Float[Array, "n d"],
     settings: WarmUpSettings,
+    ahead: CompileAhead,
     *,
-    on_report: Callable[[dict[str, Any]], None] | None = None,
+    flow: AbstractDistribution | None = None,
+    afterwards: Sequence[tuple[Any, ...]] = (),
+    on_report: OnReport | None = None,
 ) -> WarmedUp:
-    """Adapt a sampler of `log_density` to n chains that start at `position`."""
-    explore_key, again_key, mixture_key, flow_key = jax.random.split(key, 4)
-    reports: list[dict[str, Any]] = []
+    """Adapt a sampler of `log_density` to n chains that start at `position`.
 
-    def run(state: WarmUpState, static: PyTree, rate: float, key: PRNGKeyArray, **about: Any):
-        inputs = (coordinates, static, settings, jnp.asarray(np.asarray(rate)), key)
-        state, trace = run_sweeps(inputs, state)
-        reports.append(about | {name: float(values.mean()) for name, values in trace.items()})
+    `flow`, in the coordinates of `log_density`, is taught instead of a coupling flow on a mixture.
+    `afterwards` are programs and their arguments, to be compiled by `ahead` after its own.
+    """
+    explore_key, again_key, flow_key, mixture_key, teach_key = (
+        jax.random.fold_in(key, stage) for stage in range(5)
+    )
+    reports: list[dict[str, Any]] = []
+    d = position.shape[1]
+    size = settings.max_components if d <= CHEAP_DIMENSION else FEW_COMPONENTS
+
+    # A stand-in for the flow, built without being computed: the compiler asks for shapes alone.
+    coordinates = Rescaled(log_density, jnp.zeros(d), jnp.ones(d))
+    mixture = padded(mixture_template(1, d), size)
+    stand_in = _zeros(_proposal, flow_key, coordinates, flow, mixture)
+    untaught, static = initial_flow(stand_in)
+    state = initial_state(coordinates, position, untaught, settings)
+    inputs = (coordinates, static, settings, _learning(), explore_key)
+    compiled = ahead.submit(run_sweeps, inputs, copy_arrays(state))
+    if flow is None:
+        ahead.submit(proposal_on, flow_key, mixture, "affine")
+    ahead.submit(_learn_scale, state.reservoir, state.seen, state.preconditioner, mixture)
+    weighs = ahead.submit(weigh_some, flow_key, coordinates, stand_in, DRAWS_AT_ONCE)
+    for program in afterwards:
+        ahead.submit(*program)
+
+    def run(
+        stage: str, key: PRNGKeyArray, index: int, state: WarmUpState, **learning: Any
+    ) -> tuple[WarmUpState, Recording]:
+        chunk_key = jax.random.fold_in(key, index)
+        inputs = (coordinates, static, settings, _learning(**learning), chunk_key)
+        state, recording = run_sweeps(inputs, state)
+        rates = {GLOBAL: recording.global_acceptance_rate, LOCAL: recording.local_acceptance_rate}
+        means = {name: float(np.asarray(each).mean()) for name, each in rates.items()}
+        reports.append({"stage": stage, "step": index + 1} | means)
         if on_report:
             on_report(reports[-1])
-        return state
+        return state, recording
 
-    coordinates = _fisher_coordinates(log_density, position)
-    state = initial_state(coordinates, coordinates.from_user(position), settings)
+    coordinates, state = _fisher_coordinates(coordinates, state, settings)
+    importlib.import_module("sklearn.mixture")  # takes a second, and is needed next
+    compiled.result()
     for stage, stage_key in (("explore", explore_key), ("explore again", again_key)):
         for index in range(settings.exploration_chunks):
-            chunk_key = jax.random.fold_in(stage_key, index)
-            state = run(state, None, 0.0, chunk_key, stage=stage, step=index + 1)
+            state, _ = run(stage, stage_key, index, state, proposes=False)
         if stage == "explore":
-            coordinates, state = _rescale(coordinates, state, settings)
+            coordinates, state = _spread_coordinates(coordinates, state, settings)
 
     fitted = _search_mixture(state, settings)
-    mixture = _refit_mixture(state, [fitted.density], fitted, settings)
-    state, static = _with_flow(mixture_key, _precondition(state, mixture), mixture)
+    if len(fitted.density.log_weights) > size:
+        size = settings.max_components
+    mixture = _refit_mixture(state, [fitted.density], fitted, size)
+    state, static = _with_flow(state, mixture, _proposal(flow_key, coordinates, flow, mixture))
     for index in range(settings.mixture_chunks):
-        chunk_key = jax.random.fold_in(mixture_key, index)
-        state = run(state, static, 0.0, chunk_key, stage="mixture", step=index + 1)
+        state, _ = run("mixture", mixture_key, index, state)
 
-    mixture = _refit_mixture(state, [mixture], fitted, settings)
-    state, static = _with_flow(flow_key, _precondition(state, mixture), mixture)
-    best, best_rate, stale = copy_arrays(state.average), reports[-1][ACCEPTANCE], 0
+    mixture = _refit_mixture(state, [mixture], fitted, size)
+    state, static = _with_flow(state, mixture, _proposal(flow_key, coordinates, flow, mixture))
+    best, best_rate, stale = copy_arrays(state.flow.average), 0.0, 0
+    at_chains = np.zeros(0)
     rates = settings.learning_rate * relative_rates(0, settings.flow_chunks, settings.flow_chunks)
     for index, rate in enumerate(rates):
-        chunk_key = jax.random.fold_in(flow_key, index)
-        state = run(state, static, rate, chunk_key, stage="flow", step=index + 1)
-        if reports[-1][ACCEPTANCE] > best_rate:
-            best, best_rate, stale = copy_arrays(state.average), reports[-1][ACCEPTANCE], 0
+        state, recording = run("flow", teach_key, index, state, rate=rate)
+        at_chains = np.asarray(recording.log_ratio)[-1]
+        if reports[-1][GLOBAL] > best_rate:
+            best, best_rate, stale = copy_arrays(state.flow.average), reports[-1][GLOBAL], 0
         else:
             stale += 1
         if stale >= settings.patience:
             break
-    flow = eqx.combine(best, static)
-    check_proposal_is_deterministic(flow, flow_key, state.chains.position)
+    taught = eqx.combine(best, static)
+    weighs.result()
+    weights = weigh_draws(teach_key, coordinates, taught, DRAWS_AT_ONCE)[1]
     kernel = FrozenKernel(
         settings.local_kernel,
         settings.local_steps,
         adaptation.final(state.adaptation),
         state.preconditioner,
-        _choose_proposals(flow_key, coordinates, flow, state, settings),
+        _choose_proposals(coordinates, taught, at_chains, weights, settings),
     )
-    return WarmedUp(coordinates, flow, kernel, state.chains.position, reports)
+    production = _production(coordinates, taught, kernel, state, static, settings)
+    return WarmedUp(coordinates, taught, kernel, production, reports)
 
 
-def _fisher_coordinates(log_density: LogDensity, position: Float[Array, "n d"]) -> Rescaled:
-    """Scale 1 / sqrt(E[g_j^2]): for a Gaussian, the inverse root of its precision's diagonal."""
-    gradient = refresh(position, log_density).gradient
-    square = jnp.mean(gradient**2, axis=0)
-    # A direction without any slope keeps the steepest one's scale, or one.
-    steepest = jnp.where(square.max() > 0, square.max(), 1.0)
-    square = jnp.where(square > 0, square, steepest)
-    return Rescaled(log_density, position.mean(axis=0), 1 / jnp.sqrt(square))
+def _learning(*, proposes: bool = True, rate: float = 0.0, adapts: bool = True) -> Learning:
+    # By way of NumPy: from Python's numbers come weak types, and a second program.
+    rate_array = np.asarray(rate, jnp.result_type(float))
+    return Learning(
+        *(jnp.asarray(each) for each in (np.bool_(proposes), rate_array, np.bool_(adapts)))
+    )
 
 
-def _rescale(
+def _production(
+    coordinates: Rescaled,
+    flow: AbstractDistribution,
+    kernel: FrozenKernel,
+    state: WarmUpState,
+    static: PyTree,
+    settings: WarmUpSettings,
+) -> Sweeps:
+    """Sweeps of the frozen kernel: by the warm-up's own program, if its moves are the same."""
+    if kernel.proposals > 1:
+        return frozen_sweeps(coordinates, flow, state.chains.position, kernel)
+    nothing = _learning(adapts=False)
+
+    def run(key: PRNGKeyArray, state: WarmUpState) -> tuple[WarmUpState, Recording]:
+        return run_sweeps((coordinates, static, settings, nothing, key), state)
+
+    average = copy_arrays(trainable(flow)[0])
+    return Sweeps(state._replace(flow=state.flow._replace(average=average)), run, settings.chunk)
+
+
+def _fisher_coordinates(
     coordinates: Rescaled, state: WarmUpState, settings: WarmUpSettings
 ) -> tuple[Rescaled, WarmUpState]:
-    """Coordinates in which the newer half of the reservoir has mean zero and deviation one."""
-    rows = _newest(state)
-    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
-    refined = coordinates.refined(jnp.asarray(mean), jnp.asarray(deviation))
-    position = refined.from_user(coordinates.to_user(state.chains.position))
-    return refined, initial_state(refined, position, settings)
+    """Scale 1 / sqrt(E[g_j^2]): for a Gaussian, the inverse root of its precision's diagonal."""
+    square = np.mean(np.asarray(state.chains.gradient, float) ** 2, axis=0)
+    # A direction without any slope keeps the steepest one's scale, or one.
+    steepest = square.max() if square.max() > 0 else 1.0
+    square = np.where(square > 0, square, steepest)
+    centre = np.asarray(state.chains.position, float).mean(axis=0)
+    return _moved(coordinates, centre, 1 / np.sqrt(square), state, settings)
+
+
+def _spread_coordinates(
+    coordinates: Rescaled, state: WarmUpState, settings: WarmUpSettings
+) -> tuple[Rescaled, WarmUpState]:
+    """Coordinates in which the newer half of the reservoir has median zero and width one.
+
+    The width is half of the central 68 %: a deviation would be that of the tails where they are
+    heavy, and then most points lie at zero.
+    """
+    low, middle, high = np.quantile(_newest(state), [0.16, 0.5, 0.84], axis=0)
+    width = np.where(high > low, (high - low) / 2, 1.0)
+    return _moved(coordinates, middle, width, state, settings)
+
+
+def _moved(
+    coordinates: Rescaled,
+    centre: Float[np.ndarray, " d"],
+    scale: Float[np.ndarray, " d"],
+    state: WarmUpState,
+    settings: WarmUpSettings,
+) -> tuple[Rescaled, WarmUpState]:
+    """New coordinates, given in the old ones; a state with the chains where they are, no more."""
+    position = (np.asarray(state.chains.position, float) - centre) / scale
+    kind = state.chains.position.dtype
+    refined = coordinates.refined(jnp.asarray(centre, kind), jnp.asarray(scale, kind))
+    return refined, initial_state(refined, jnp.asarray(position, kind), state.flow, settings)
+
+
+def _proposal(
+    key: PRNGKeyArray,
+    coordinates: Rescaled,
+    flow: AbstractDistribution | None,
+    mixture: GaussianMixture,
+) -> AbstractDistribution:
+    """The user's flow in the sampler's coordinates, or an untaught one on `mixture`."""
+    if flow is None:
+        # Splines propose a little better, and take three times as long (docs/decisions.md).
+        return proposal_on(key, mixture, "affine")
+    to_sampler = Affine(-coordinates.centre / coordinates.scale, 1 / coordinates.scale)
+    return Transformed(flow, paramax.non_trainable(to_sampler))
+
+
+def _zeros(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function returns, with zeros in place of all numbers."""
+    shapes = eqx.filter_eval_shape(function, *arguments)
+
+    def fill(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        return jnp.asarray(np.zeros(leaf.shape, leaf.dtype))
+
+    return jax.tree.map(fill, shapes)
 
 
 def _with_flow(
-    key: PRNGKeyArray, state: WarmUpState, mixture: GaussianMixture
+    state: WarmUpState, mixture: GaussianMixture, flow: AbstractDistribution
 ) -> tuple[WarmUpState, PyTree]:
-    """The state with an untaught flow on `mixture`, and the flow's fixed part."""
-    parameters, static = trainable(proposal_on(key, mixture))
-    state = state._replace(
-        flow=copy_arrays(parameters),
-        average=copy_arrays(parameters),
-        optimiser=flow_optimiser().init(parameters),
-        flow_count=jnp.asarray(0),
-    )
+    """The state with an untaught flow, and its fixed part; the step size starts anew.
+
+    In the new local coordinates the modes, told apart by the mixture, are round.
+    """
+    untaught, static = initial_flow(flow)
+    scale, step_size = _learn_scale(state.reservoir, state.seen, state.preconditioner, mixture)
+    state = state._replace(preconditioner=scale, adaptation=step_size, flow=untaught)
     return state, static
 
 
@@ -170,67 +304,43 @@ def _search_mixture(state: WarmUpState, settings: WarmUpSettings) -> Fitted:
 
 
 def _refit_mixture(
-    state: WarmUpState,
-    known: list[GaussianMixture],
-    fitted: Fitted,
-    settings: WarmUpSettings,
+    state: WarmUpState, known: list[GaussianMixture], fitted: Fitted, size: int
 ) -> GaussianMixture:
     """A mixture of the kind of `fitted` on the newer half of the reservoir, or a known one.
 
-    EM may end in a worse optimum than before: the likeliest one of these rows is kept. It has one
-    of two sizes, so that what is compiled for one target serves the next run on it.
+    EM may end in a worse optimum than before: the likeliest one, on these rows, is kept.
     """
     rows = _newest(state)
-    points = jnp.asarray(rows)
-    few = len(fitted.density.log_weights) <= FEW_COMPONENTS
-    size = FEW_COMPONENTS if few else settings.max_components
     mixtures = [padded(mixture, size) for mixture in (*known, fitted.fit(rows))]
-    return max(mixtures, key=lambda mixture: float(_mean_log_prob(mixture, points)))
+    return max(mixtures, key=lambda mixture: mean_log_prob(mixture, rows))
 
 
-@eqx.filter_jit
-def _mean_log_prob(mixture: GaussianMixture, points: Float[Array, "n d"]) -> Float[Array, ""]:
-    return mixture.log_prob(points).mean()
-
-
-@eqx.filter_jit
-def _precondition(state: WarmUpState, mixture: GaussianMixture) -> WarmUpState:
-    """Coordinates in which the modes, told apart by the mixture, are round; a new step size."""
-    filled = jnp.arange(len(state.reservoir)) < state.seen
-    rows = jnp.where(filled[:, None], state.reservoir, jnp.nan)
-    labels = jax.vmap(lambda x: jnp.argmax(mixture.joint_log_prob(x)))(state.reservoir)
-    kind = "dense" if state.preconditioner.scale.ndim == 2 else "diagonal"
-    d = rows.shape[1]
-    return copy_arrays(
-        state._replace(
-            preconditioner=learn_preconditioner(rows, kind, labels),
-            adaptation=adaptation.init(jnp.asarray(0.5 / d ** (1 / 3))),
-        )
-    )
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def _learn_scale(
+    reservoir: Float[Array, "rows d"],
+    seen: Array,
+    preconditioner: Preconditioner,
+    mixture: GaussianMixture,
+) -> tuple[Preconditioner, DualAveragingAdaptationState]:
+    filled = jnp.arange(len(reservoir)) < seen
+    rows = jnp.where(filled[:, None], reservoir, jnp.nan)
+    labels = jax.vmap(lambda x: jnp.argmax(mixture.joint_log_prob(x)))(reservoir)
+    kind = "dense" if preconditioner.scale.ndim == 2 else "diagonal"
+    learnt = learn_preconditioner(rows, kind, labels)
+    return copy_arrays((learnt, adaptation.init(first_step_size(reservoir))))
 
 
 def _choose_proposals(
-    key: PRNGKeyArray,
     coordinates: Rescaled,
     flow: AbstractDistribution,
-    state: WarmUpState,
+    at_chains: Float[np.ndarray, " n"],
+    of_draws: Float[Array, " k"],
     settings: WarmUpSettings,
 ) -> int:
     """Draws of the flow that pay best for each chain and sweep: 1 for IMH, more for i-SIR."""
-    weights = _log_weights(key, coordinates, flow, state.chains)
-    point = state.chains.position[0]
+    point = jnp.zeros(flow.shape)
     evaluation = operations(coordinates, point)
     # A gradient costs about twice as much again as the value.
     local_sweep = 3 * evaluation * settings.local_steps
-    draw = operations(lambda: flow.sample_and_log_prob(key)) + evaluation
-    return choose_global_kernel(*weights, draw, local_sweep, most=MOST_PROPOSALS)
-
-
-@eqx.filter_jit
-def _log_weights(
-    key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, chains: Chains
-) -> tuple[Float[Array, " n"], Float[Array, " k"]]:
-    """Log-weights at the chains and at draws of the flow."""
-    points, log_prob = flow.sample_and_log_prob(key, (WEIGHED_DRAWS,))
-    at_chains = chains.log_density - flow.log_prob(chains.position)
-    return at_chains, jax.vmap(log_density)(points) - log_prob
+    draw = operations(lambda: flow.sample_and_log_prob(jax.random.key(0))) + evaluation
+    return choose_global_kernel(at_chains, of_draws, draw, local_sweep, most=MOST_PROPOSALS)
