@@ -14,6 +14,7 @@ EXPERIMENTS = {
     "tables": ("tables", "reproduce_tables"),
     "verdicts": ("verdicts", "reproduce_verdicts"),
     "coverage": ("coverage", "reproduce_coverage"),
+    "phi-four": ("phi_four", "reproduce_phi_four"),
 }
 BENCHMARKS = {
     "step": ("bench_step", "bench_step"),
