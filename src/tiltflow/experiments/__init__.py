@@ -15,6 +15,7 @@ EXPERIMENTS = {
     "verdicts": ("verdicts", "reproduce_verdicts"),
     "coverage": ("coverage", "reproduce_coverage"),
     "phi-four": ("phi_four", "reproduce_phi_four"),
+    "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
 }
 BENCHMARKS = {
     "step": ("bench_step", "bench_step"),
