@@ -136,7 +136,10 @@ def weights_from_importance(
     else:
         hits = share**2 / squares
         other_hits = (1 - share) ** 2 / (squares.sum() - squares)
-        effective = _discounted(share * (1 - share) / variance, np.minimum(hits, other_hits))
+        # A label that one draw of next to no weight fell into is not known better than by all
+        # draws, though its variance is next to nothing.
+        effective = np.minimum(share * (1 - share) / variance, finite.size)
+        effective = _discounted(effective, np.minimum(hits, other_hits))
     return WeightEstimate(seen, share, effective, float(overall))
 
 

@@ -80,14 +80,16 @@ class GaussianMixture(AbstractDistribution):
         return (self.means + self.scale_trils @ noise)[component]
 
 
-def mean_log_prob(mixture: GaussianMixture, x: Float[np.ndarray, "n d"]) -> float:
-    """The mean log-density of many points, nats, on the host: nothing is compiled for it."""
+def log_prob_on_host(
+    mixture: GaussianMixture, x: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, " n"]:
+    """The log-density of many points, nats, in float64, without a compilation."""
     whitening, means, norms = (
         np.asarray(part, float)
         for part in (mixture.whitening, mixture.whitened_means, mixture.log_norms)
     )
     z = (x @ whitening.T).reshape(len(x), *means.shape) - means
-    return float(np.logaddexp.reduce(norms - 0.5 * (z * z).sum(axis=2), axis=1).mean())
+    return np.logaddexp.reduce(norms - 0.5 * (z * z).sum(axis=2), axis=1)
 
 
 def padded(mixture: GaussianMixture, components: int) -> GaussianMixture:

@@ -30,11 +30,12 @@ from tiltflow.models.gaussian_mixture import (
     Fitted,
     GaussianMixture,
     best_mixture,
-    mean_log_prob,
+    log_prob_on_host,
     mixture_template,
     padded,
     with_wide_twins,
 )
+from tiltflow.models.merging import merged
 from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
@@ -63,9 +64,12 @@ from tiltflow.training.bases import proposal_on
 from tiltflow.training.steps import copy_arrays
 
 WIDE_SHARE = 0.05
+GOOD_ACCEPTANCE = 0.6
+"""At less, a flow on one Gaussian for each mode may not be the best there is."""
 FIRST_CHUNKS = 2
 """Chunks over which the learning rate rises."""
-DRIFT_CHUNKS = 8
+DRIFT_CHUNKS = 32
+FEWEST_DRIFT_CHUNKS = 8
 DRIFTING = 4.5
 """Standard errors; of hundreds of moments at rest the largest is hardly ever that far."""
 GLOBAL, LOCAL = "global_acceptance_rate", "local_acceptance_rate"
@@ -108,8 +112,8 @@ def warm_up(
     `flow`, in the coordinates of `log_density`, is taught instead of a coupling flow on a mixture.
     `afterwards` are programs and their arguments, to be compiled by `ahead` after its own.
     """
-    explore_key, again_key, flow_key, mixture_key, teach_key = (
-        jax.random.fold_in(key, stage) for stage in range(5)
+    explore_key, again_key, flow_key, mixture_key, teach_key, components_key, compare_key = (
+        jax.random.fold_in(key, stage) for stage in range(7)
     )
     reports: list[dict[str, Any]] = []
     d = position.shape[1]
@@ -132,7 +136,12 @@ def warm_up(
         ahead.submit(*program)
 
     def run(
-        stage: str, key: PRNGKeyArray, index: int, state: WarmUpState, **learning: Any
+        stage: str,
+        key: PRNGKeyArray,
+        index: int,
+        state: WarmUpState,
+        static: PyTree,
+        **learning: Any,
     ) -> tuple[WarmUpState, Recording]:
         chunk_key = jax.random.fold_in(key, index)
         inputs = (coordinates, static, settings, _learning(**learning), chunk_key)
@@ -149,7 +158,7 @@ def warm_up(
     compiled.result()
     for stage, stage_key in (("explore", explore_key), ("explore again", again_key)):
         for index in range(settings.exploration_chunks):
-            state, _ = run(stage, stage_key, index, state, proposes=False)
+            state, _ = run(stage, stage_key, index, state, static, proposes=False)
         if stage == "explore":
             coordinates, state = _spread_coordinates(coordinates, state, settings)
 
@@ -159,29 +168,50 @@ def warm_up(
 
     def stand_on(mixture: GaussianMixture, state: WarmUpState) -> tuple[WarmUpState, PyTree]:
         proposal = _proposal(flow_key, coordinates, flow, _base(mixture, size))
-        return _with_flow(state, padded(mixture, size), proposal)
+        return _with_flow(state, padded(merged(mixture), size), proposal)
 
     mixture = _refit_mixture(state, [fitted.density], fitted)
     state, static = stand_on(mixture, state)
     for index in range(settings.mixture_chunks):
-        state, _ = run("mixture", mixture_key, index, state)
+        state, _ = run("mixture", mixture_key, index, state, static)
 
-    state, static = stand_on(_refit_mixture(state, [mixture], fitted), state)
-    best, best_rate, stale = copy_arrays(state.flow.average), 0.0, 0
-    at_chains, moments = np.zeros(0), []
-    for index in range(settings.flow_chunks):
-        rate = settings.learning_rate * min(1.0, (index + 1) / FIRST_CHUNKS)
-        state, recording = run("flow", teach_key, index, state, rate=rate)
-        at_chains = np.asarray(recording.log_ratio)[-1]
-        moments = [*moments[1 - DRIFT_CHUNKS :], _moments(recording)]
-        acceptance = reports[-1][GLOBAL]
-        # While the chains still spread, an earlier flow is one for less than there is.
-        if acceptance > best_rate or _drift(moments) > DRIFTING:
-            best, best_rate, stale = copy_arrays(state.flow.average), acceptance, 0
-        else:
-            stale += 1
-        if stale >= settings.patience:
-            break
+    def teach(
+        stage: str, key: PRNGKeyArray, state: WarmUpState
+    ) -> tuple[WarmUpState, PyTree, Float[np.ndarray, " n"]]:
+        """The state after the lessons, the flow at its best, and the chains' log-weights."""
+        best, best_rate, stale = copy_arrays(state.flow.average), 0.0, 0
+        at_chains, moments = np.zeros(0), []
+        for index in range(settings.flow_chunks):
+            rate = settings.learning_rate * min(1.0, (index + 1) / FIRST_CHUNKS)
+            state, recording = run(stage, key, index, state, static, rate=rate)
+            at_chains = np.asarray(recording.log_ratio)[-1]
+            moments = [*moments[1 - DRIFT_CHUNKS :], _moments(recording)]
+            acceptance = reports[-1][GLOBAL]
+            # While the chains still spread, an earlier flow is one for less than there is.
+            if acceptance > best_rate or _drift(moments) > DRIFTING:
+                best, best_rate, stale = copy_arrays(state.flow.average), acceptance, 0
+            else:
+                stale += 1
+            if stale >= settings.patience:
+                break
+        return state, best, at_chains
+
+    mixture = _refit_mixture(state, [mixture], fitted)
+    modes = merged(mixture)
+    state, static = stand_on(modes, state)
+    state, best, at_chains = teach("flow", teach_key, state)
+    several = flow is None and len(modes.log_weights) < len(mixture.log_weights)
+    if several and reports[-1][GLOBAL] < GOOD_ACCEPTANCE:
+        candidates = [(best, static)]
+        state, static = stand_on(mixture, state)
+        state, best, at_chains = teach("flow on components", components_key, state)
+        candidates.append((best, static))
+        rates = []
+        for index, (average, static) in enumerate(candidates):
+            state = state._replace(flow=state.flow._replace(average=copy_arrays(average)))
+            state, _ = run("compare", compare_key, index, state, static)
+            rates.append(reports[-1][GLOBAL])
+        best, static = candidates[int(np.argmax(rates))]
     taught = eqx.combine(best, static)
     weighs.result()
     weights = weigh_draws(teach_key, coordinates, taught, DRAWS_AT_ONCE)[1]
@@ -326,7 +356,7 @@ def _refit_mixture(
     EM may end in a worse optimum than before: the likeliest one, on these rows, is kept.
     """
     rows = _newest(state)
-    return max(*known, fitted.fit(rows), key=lambda mixture: mean_log_prob(mixture, rows))
+    return max(*known, fitted.fit(rows), key=lambda mixture: log_prob_on_host(mixture, rows).mean())
 
 
 def _base(mixture: GaussianMixture, size: int) -> GaussianMixture:
@@ -360,9 +390,9 @@ def _drift(moments: list[Float[np.ndarray, "n 2*d"]]) -> float:
 
     In standard errors, of the differences of single chains: those are independent of each other.
     """
-    if len(moments) < DRIFT_CHUNKS:
+    if len(moments) < FEWEST_DRIFT_CHUNKS:
         return 0.0
-    half = DRIFT_CHUNKS // 2
+    half = len(moments) // 2
     difference = np.mean(moments[half:], axis=0) - np.mean(moments[:half], axis=0)
     error = difference.std(axis=0, ddof=1) / np.sqrt(len(difference))
     return float(np.max(np.abs(difference.mean(axis=0)) / np.maximum(error, np.finfo(float).tiny)))
