@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flowjax.distributions import AbstractDistribution, Normal
 
 import tiltflow
 from tiltflow.data.errors import InputError
@@ -119,6 +120,68 @@ GOOD = np.random.default_rng(0).normal(size=(8, 2))
 def test_bad_input_is_named(log_density, starts, words):
     with pytest.raises(InputError, match=words):
         tiltflow.sample(log_density, starts, key=jax.random.key(0), num_samples=10)
+
+
+def test_a_second_call_compiles_nothing_of_its_own():
+    """Traces are counted by the calls of the log-density, of which the checks need some."""
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return TARGET.log_prob(x)
+
+    starts = np.random.default_rng(0).normal(size=(16, 2))
+    counts = []
+    for seed in range(2):
+        calls.clear()
+        key = jax.random.key(seed)
+        tiltflow.sample(counted, starts, key=key, num_samples=50, settings=SETTINGS)
+        counts.append(len(calls))
+    # Once for the shape, once for the values at the starts, twice for the count of operations.
+    assert counts[1] <= 4 < counts[0]
+
+
+def test_a_flow_of_the_user_is_taught():
+    """A wide normal: a quarter of its draws would be accepted, more when it has learned."""
+    flow = Normal(jnp.zeros(2), jnp.full(2, 4.0))
+    result = tiltflow.sample(
+        TARGET.log_prob,
+        np.asarray(TARGET.sample(jax.random.key(1), 64)),
+        key=jax.random.key(0),
+        num_samples=2000,
+        flow=flow,
+        settings=SETTINGS._replace(flow_chunks=10, learning_rate=0.02),
+    )
+    rates = [each["global_acceptance_rate"] for each in result.reports if each["stage"] == "flow"]
+    assert rates[-1] > 1.2 * rates[0]
+    assert abs(result.log_z) < 4.5 * result.log_z_stderr
+    # Taught is a copy: what the user holds is as it was.
+    np.testing.assert_array_equal(flow.scale, np.full(2, 4.0))
+
+
+class Noisy(AbstractDistribution):
+    """A flow whose log-density is noisy, as by a Hutchinson trace with fresh noise."""
+
+    shape: tuple[int, ...] = (2,)
+    cond_shape: None = None
+
+    def _log_prob(self, x, condition=None):
+        return jnp.sum(x) + np.random.default_rng().normal()
+
+    def _sample(self, key, condition=None):
+        return jax.random.normal(key, (2,))
+
+
+@pytest.mark.parametrize(
+    ("flow", "words"),
+    [
+        (Normal(jnp.zeros(3), jnp.ones(3)), r"flow: has shape \(3,\)"),
+        (Noisy(), "flow: its log-density at one point differs"),
+    ],
+)
+def test_a_flow_that_does_not_fit_is_named(flow, words):
+    with pytest.raises(InputError, match=words):
+        tiltflow.sample(TARGET.log_prob, GOOD, key=jax.random.key(0), num_samples=10, flow=flow)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from tiltflow.models.gaussian_mixture import (
     GaussianMixture,
     best_gaussian,
     best_mixture,
+    log_prob_on_host,
     mixture_template,
     padded,
     small_mixture,
+    with_wide_twins,
 )
 
 WEIGHTS = np.array([0.5, 0.3, 0.2])
@@ -162,3 +164,28 @@ def test_padding_changes_neither_density_nor_draws(key):
     np.testing.assert_allclose(*gradients, rtol=1e-5)
     np.testing.assert_array_equal(wide.sample(key, (50,)), mixture.sample(key, (50,)))
     assert padded(mixture, 2) is mixture
+
+
+def test_wide_twins_are_a_density_with_heavier_tails():
+    """A quarter of the weight twice as wide, at d = 1 by quadrature and at d = 16 in the tail."""
+    one = GaussianMixture(np.ones(1), np.zeros((1, 1)), np.ones((1, 1, 1)))
+    twins = with_wide_twins(one, 0.25)
+    x = np.linspace(-30, 30, 20_001)[:, None]
+    density = np.exp(log_prob_on_host(twins, x))
+    assert np.trapezoid(density, x[:, 0]) == pytest.approx(1, abs=1e-5)
+    assert np.trapezoid(density * x[:, 0] ** 2, x[:, 0]) == pytest.approx(0.75 + 0.25 * 5, rel=1e-4)
+    high = GaussianMixture(np.ones(1), np.zeros((1, 16)), np.eye(16)[None])
+    far = np.full((1, 16), 2.5)
+    gain = log_prob_on_host(with_wide_twins(high, 0.05), far) - log_prob_on_host(high, far)
+    assert gain > 10
+
+
+def test_the_density_on_the_host_is_that_of_jax():
+    rng = np.random.default_rng(0)
+    roots = np.tril(rng.normal(size=(3, 4, 4))) + 2 * np.eye(4)
+    mixture = GaussianMixture(
+        np.array([0.2, 0.3, 0.5]), rng.normal(size=(3, 4)), roots @ roots.transpose(0, 2, 1)
+    )
+    x = rng.normal(size=(50, 4))
+    expected = mixture.log_prob(jnp.asarray(x, float))
+    np.testing.assert_allclose(log_prob_on_host(mixture, x), expected, rtol=1e-4)

@@ -379,13 +379,13 @@ def _learn_scale(
     return copy_arrays((learnt, adaptation.init(first_step_size(reservoir))))
 
 
-def _moments(recording: Recording) -> Float[np.ndarray, "n 2*d"]:
+def _moments(recording: Recording) -> Float[np.ndarray, "n moments"]:
     """The mean of every coordinate and of its square along each chain."""
     position = np.asarray(recording.position, dtype=float)
     return np.concatenate([position.mean(axis=0), (position**2).mean(axis=0)], axis=1)
 
 
-def _drift(moments: list[Float[np.ndarray, "n 2*d"]]) -> float:
+def _drift(moments: list[Float[np.ndarray, "n moments"]]) -> float:
     """How far the chains' moments have moved between two halves of the chunks, at most.
 
     In standard errors, of the differences of single chains: those are independent of each other.
