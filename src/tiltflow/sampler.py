@@ -45,7 +45,8 @@ class SampleResult(NamedTuple):
 
     `samples` are equally weighted, so `log_weights` is None. `chains` are all recorded draws of the
     Metropolis-corrected chains, from which `samples` were taken; `proposals` are independent draws
-    of the flow with their `proposal_log_weights`. log Z in nats, of the log-density as given.
+    of the flow (where `sampler.kernel` has a path, ends of annealed paths) with their
+    `proposal_log_weights`. log Z in nats, of the log-density as given.
     """
 
     samples: Float[np.ndarray, "num_samples d"]
@@ -121,6 +122,7 @@ def sample(
             warmed.production,
             sweeps=sweeps,
             draws=max(FEWEST_DRAWS, sweeps * len(position)),
+            path=warmed.kernel.path,
         )
     assessment = assess(witnesses)
     recording, proposals, log_weights = witnesses
