@@ -19,10 +19,12 @@ from tiltflow.data.checks import as_table, check_cells, check_table
 from tiltflow.data.dequantisation import dequantise, find_quanta, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import assess
 from tiltflow.evaluation.basins import assign, find_modes
+from tiltflow.evaluation.bracket import bracket, judge_closely
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
-from tiltflow.evaluation.verdict import judge, read_verdict
+from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, read_model, tree_arrays, write_model
@@ -269,6 +271,17 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         estimate = label_weights(modes.labels.reshape(shape[:2]), draw_labels, log_weights)
         return with_intervals(estimate, self._to_rows(modes.centers)[estimate.labels])
 
+    def log_normalizer_bounds(self, key: int = 0) -> LogNormalizerBounds:
+        """Bounds of log Z from below and from above, nats, with their standard errors.
+
+        By annealed paths between the flow and the model; the upper one holds as far as the model's
+        chains are draws of it. `key` is a seed.
+        """
+        check_is_fitted(self)
+        position = self._call_witnesses().recording.position[-1]
+        log_density = self._model.log_density
+        return bracket(jax.random.key(key), log_density, self._flow, position, self._kernel())
+
     def report(self, path: str | Path) -> None:
         """Write the HTML report of the fit to `path`: one file that opens without a network."""
         check_is_fitted(self)
@@ -375,11 +388,20 @@ class BalancedEBM(DensityMixin, BaseEstimator):
 
     def _judge(self) -> None:
         """Set the verdict, and log Z by both witnesses where that is the surer one."""
-        assessment = assess(self._call_witnesses())
+        witnesses = self._call_witnesses()
+        assessment = assess(witnesses)
         if float(assessment.log_normalizer.stderr) < self.log_normalizer_stderr_:
             self.log_normalizer_ = float(assessment.log_normalizer.log_z)
             self.log_normalizer_stderr_ = float(assessment.log_normalizer.stderr)
-        self.verdict_ = judge(assessment.figures, self.stopped_)
+        self.verdict_ = judge_closely(
+            jax.random.key(WITNESS_SEED),
+            assessment,
+            self._model.log_density,
+            self._flow,
+            witnesses.recording.position[-1],
+            self._kernel(),
+            self.stopped_,
+        )
 
 
 def _labels(

@@ -17,7 +17,7 @@ from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
 from tiltflow.sampling.iterated import iterated_resampling
 from tiltflow.sampling.kernels import LocalKernel, Preconditioner, local_moves
-from tiltflow.sampling.paths import AnnealedPath, annealed_independent_move
+from tiltflow.sampling.paths import AnnealedPath, annealed_independent_move, path_between
 
 
 class FrozenKernel(NamedTuple):
@@ -33,6 +33,24 @@ class FrozenKernel(NamedTuple):
     preconditioner: Preconditioner | None = None
     proposals: int = 1
     path: AnnealedPath | None = None
+
+
+def path_of(
+    key: PRNGKeyArray,
+    log_density: LogDensity,
+    flow: AbstractDistribution,
+    position: Float[Array, "n d"],
+    kernel: FrozenKernel,
+    count: int,
+) -> AnnealedPath:
+    """A path of `count` temperatures in the kernel's coordinates.
+
+    Of another local kernel than MALA the step size says nothing; then it is that of round modes.
+    """
+    step_size = kernel.step_size
+    if kernel.local != "mala":
+        step_size = jnp.full_like(step_size, 0.5 / position.shape[1] ** (1 / 3))
+    return path_between(key, log_density, flow, position, step_size, count, kernel.preconditioner)
 
 
 class Recording(NamedTuple):

@@ -19,9 +19,8 @@ from scipy.special import ndtri
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.cost import operations
 from tiltflow.sampling.iterated import choose_global_kernel, moving_probability
-from tiltflow.sampling.paths import AnnealedPath, anneal, path_between
-from tiltflow.sampling.sweep import FrozenKernel
-from tiltflow.training.adaptive_sweeps import first_step_size
+from tiltflow.sampling.paths import AnnealedPath, anneal
+from tiltflow.sampling.sweep import FrozenKernel, path_of
 
 MOST_PROPOSALS = 64
 COLLAPSED = 0.05
@@ -56,13 +55,9 @@ def choose_global_move(
     if not len(at_chains) or moving >= COLLAPSED:
         return plain, None
 
-    target_step = kernel.step_size if kernel.local == "mala" else first_step_size(position)
-
     def attempt(count: int) -> tuple[AnnealedPath, float]:
         path_key, try_key = jax.random.split(jax.random.fold_in(key, count))
-        path = path_between(
-            path_key, log_density, flow, position, target_step, count, kernel.preconditioner
-        )
+        path = path_of(path_key, log_density, flow, position, kernel, count)
         return path, moving_probability(*_try(try_key, log_density, flow, position, path))
 
     def worth(found: tuple[AnnealedPath, float]) -> float:
