@@ -79,6 +79,15 @@ def test_large_ratios_neither_overflow_nor_lose_the_estimate(scale):
     assert float(far.stderr) == pytest.approx(float(plain.stderr), rel=1e-2)
 
 
+def test_one_wild_ratio_moves_nothing():
+    """A draw thrown far out by a flow: 80 halvings of this bracket would leave 1e14."""
+    proposal, chain = replicates(1, n=3000, draws=50, chains=4, correlation=0.5)
+    plain = bridge_sampling(proposal[0], chain[0])
+    proposal[0, 7] = -1e38
+    wild = bridge_sampling(proposal[0], chain[0])
+    assert abs(float(wild.log_z) - float(plain.log_z)) < 0.01
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_ratio_that_is_not_finite_counts_as_zero(bad):
     """Half of the proposals outside of the model's support: half of the mass."""

@@ -23,9 +23,6 @@ from jaxtyping import Array, Float
 from tiltflow.evaluation.diagnostics import effective_sample_size
 from tiltflow.evaluation.log_normalizer import LogNormalizer
 
-_HALVINGS = 80
-"""Of the bracket of log Z: more than the precision has bits for."""
-
 
 def bridge_sampling(
     proposal_log_ratios: Float[Array, " n"] | Float[np.ndarray, " n"],
@@ -76,10 +73,9 @@ def _solve(
     finite = both[np.isfinite(both)]
     low = finite.min() + np.log(max(np.isfinite(proposal).mean(), 1 / len(both)))
     high = finite.max() - np.log(max(np.isfinite(chain).mean(), 1 / len(both)))
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if not low < middle < high:
-            break
+    # Until no number is left between: one wild ratio makes the bracket wider than any fixed count
+    # of halvings could close.
+    while low < (middle := (low + high) / 2) < high:
         # Compared as logarithms: with little overlap both sides are far below one.
         from_chain = _log_mean(_log_sigmoid(proposal - middle + log_odds))
         from_proposal = _log_mean(_log_sigmoid(middle - chain - log_odds))

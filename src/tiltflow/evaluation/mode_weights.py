@@ -30,6 +30,8 @@ from tiltflow.evaluation.diagnostics import effective_sample_size
 
 LEVEL = 0.95
 MANY_CHAINS = 64
+MOST = 5
+"""Effective draws of a label, in draws; where weights are small there can be more than draws."""
 
 
 class ModeWeights(NamedTuple):
@@ -109,6 +111,12 @@ def _discounted(effective_draws: Any, hits: Any) -> Any:
     return np.maximum(effective_draws * hits / (hits + 2), 1.0)
 
 
+def _ratio(numerator: Float[np.ndarray, " m"], denominator: Float[np.ndarray, " m"]) -> np.ndarray:
+    """Infinite where the rest has no weight to the last bit."""
+    some = denominator > 0
+    return np.where(some, numerator / np.where(some, denominator, 1.0), np.inf)
+
+
 def weights_from_importance(
     labels: Shaped[np.ndarray, " n"], log_weights: Float[np.ndarray, " n"]
 ) -> WeightEstimate:
@@ -135,8 +143,11 @@ def weights_from_importance(
         effective = np.full(1, overall)
     else:
         hits = share**2 / squares
-        other_hits = (1 - share) ** 2 / (squares.sum() - squares)
-        effective = _discounted(share * (1 - share) / variance, np.minimum(hits, other_hits))
+        other_hits = _ratio((1 - share) ** 2, squares.sum() - squares)
+        # A label that one draw of next to no weight fell into has next to no variance, but is not
+        # known much better than by all draws.
+        effective = np.minimum(_ratio(share * (1 - share), variance), MOST * finite.size)
+        effective = _discounted(effective, np.minimum(hits, other_hits))
     return WeightEstimate(seen, share, effective, float(overall))
 
 

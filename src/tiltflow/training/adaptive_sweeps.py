@@ -42,12 +42,12 @@ class WarmUpSettings(NamedTuple):
 
     exploration_chunks: int = 3
     mixture_chunks: int = 3
-    flow_chunks: int = 16
+    flow_chunks: int = 64
     patience: int = 4
     chunk: int = 16
     local_kernel: LocalKernel = "mala"
     local_steps: int = 10
-    reservoir: int = 16_384
+    reservoir: int = 65_536
     flow_steps: int = 4
     batch: int = 1024
     learning_rate: float = 1e-3

@@ -5,9 +5,9 @@ their gradients (Titsias 2023), then in coordinates scaled by their own spread. 
 a Gaussian mixture fitted to the reservoir, once after the exploration and once more when the
 global moves have found the weights of the modes; the mixture's components also tell the modes
 apart for the local kernel's preconditioner. The flow learns for as long as the acceptance rate of
-its draws grows, and the best state is kept (their effective share would be a sharper measure, but
-where tails are heavy it is all noise). Everything that adapts stops here: production runs frozen
-kernels.
+its draws grows or the chains still spread, and the best state is kept (their effective share would
+be a sharper measure, but where tails are heavy it is all noise). Everything that adapts stops here:
+production runs frozen kernels.
 """
 
 import importlib
@@ -30,10 +30,12 @@ from tiltflow.models.gaussian_mixture import (
     Fitted,
     GaussianMixture,
     best_mixture,
-    mean_log_prob,
+    log_prob_on_host,
     mixture_template,
     padded,
+    with_wide_twins,
 )
+from tiltflow.models.merging import merged
 from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
@@ -58,8 +60,17 @@ from tiltflow.training.adaptive_sweeps import (
 from tiltflow.training.ahead import CompileAhead
 from tiltflow.training.bases import proposal_on
 from tiltflow.training.global_move import choose_global_move
-from tiltflow.training.steps import copy_arrays, relative_rates
+from tiltflow.training.steps import copy_arrays
 
+WIDE_SHARE = 0.05
+GOOD_ACCEPTANCE = 0.6
+"""At less, a flow on one Gaussian for each mode may not be the best there is."""
+FIRST_CHUNKS = 2
+"""Chunks over which the learning rate rises."""
+DRIFT_CHUNKS = 32
+FEWEST_DRIFT_CHUNKS = 8
+DRIFTING = 4.5
+"""Standard errors; of hundreds of moments at rest the largest is hardly ever that far."""
 GLOBAL, LOCAL = "global_acceptance_rate", "local_acceptance_rate"
 MIXTURE_ROWS = 4000
 FEW_COMPONENTS = 4
@@ -99,8 +110,8 @@ def warm_up(
     `flow`, in the coordinates of `log_density`, is taught instead of a coupling flow on a mixture.
     `afterwards` are programs and their arguments, to be compiled by `ahead` after its own.
     """
-    explore_key, again_key, flow_key, mixture_key, teach_key = (
-        jax.random.fold_in(key, stage) for stage in range(5)
+    explore_key, again_key, flow_key, mixture_key, teach_key, components_key, compare_key = (
+        jax.random.fold_in(key, stage) for stage in range(7)
     )
     reports: list[dict[str, Any]] = []
     d = position.shape[1]
@@ -108,21 +119,27 @@ def warm_up(
 
     # A stand-in for the flow, built without being computed: the compiler asks for shapes alone.
     coordinates = Rescaled(log_density, jnp.zeros(d), jnp.ones(d))
-    mixture = padded(mixture_template(1, d), size)
-    stand_in = _zeros(_proposal, flow_key, coordinates, flow, mixture)
+    template = mixture_template(1, d)
+    stand_in = _zeros(_proposal, flow_key, coordinates, flow, _base(template, size))
     untaught, static = initial_flow(stand_in)
     state = initial_state(coordinates, position, untaught, settings)
     inputs = (coordinates, static, settings, _learning(), explore_key)
     compiled = ahead.submit(run_sweeps, inputs, copy_arrays(state))
     if flow is None:
-        ahead.submit(proposal_on, flow_key, mixture, "affine")
-    ahead.submit(_learn_scale, state.reservoir, state.seen, state.preconditioner, mixture)
+        ahead.submit(proposal_on, flow_key, _base(template, size), "affine")
+    local = (state.reservoir, state.seen, state.preconditioner, padded(template, size))
+    ahead.submit(_learn_scale, *local)
     weighs = ahead.submit(weigh_some, flow_key, coordinates, stand_in, DRAWS_AT_ONCE)
     for program in afterwards:
         ahead.submit(*program)
 
     def run(
-        stage: str, key: PRNGKeyArray, index: int, state: WarmUpState, **learning: Any
+        stage: str,
+        key: PRNGKeyArray,
+        index: int,
+        state: WarmUpState,
+        static: PyTree,
+        **learning: Any,
     ) -> tuple[WarmUpState, Recording]:
         chunk_key = jax.random.fold_in(key, index)
         inputs = (coordinates, static, settings, _learning(**learning), chunk_key)
@@ -139,32 +156,60 @@ def warm_up(
     compiled.result()
     for stage, stage_key in (("explore", explore_key), ("explore again", again_key)):
         for index in range(settings.exploration_chunks):
-            state, _ = run(stage, stage_key, index, state, proposes=False)
+            state, _ = run(stage, stage_key, index, state, static, proposes=False)
         if stage == "explore":
             coordinates, state = _spread_coordinates(coordinates, state, settings)
 
     fitted = _search_mixture(state, settings)
     if len(fitted.density.log_weights) > size:
         size = settings.max_components
-    mixture = _refit_mixture(state, [fitted.density], fitted, size)
-    state, static = _with_flow(state, mixture, _proposal(flow_key, coordinates, flow, mixture))
-    for index in range(settings.mixture_chunks):
-        state, _ = run("mixture", mixture_key, index, state)
 
-    mixture = _refit_mixture(state, [mixture], fitted, size)
-    state, static = _with_flow(state, mixture, _proposal(flow_key, coordinates, flow, mixture))
-    best, best_rate, stale = copy_arrays(state.flow.average), 0.0, 0
-    at_chains = np.zeros(0)
-    rates = settings.learning_rate * relative_rates(0, settings.flow_chunks, settings.flow_chunks)
-    for index, rate in enumerate(rates):
-        state, recording = run("flow", teach_key, index, state, rate=rate)
-        at_chains = np.asarray(recording.log_ratio)[-1]
-        if reports[-1][GLOBAL] > best_rate:
-            best, best_rate, stale = copy_arrays(state.flow.average), reports[-1][GLOBAL], 0
-        else:
-            stale += 1
-        if stale >= settings.patience:
-            break
+    def stand_on(mixture: GaussianMixture, state: WarmUpState) -> tuple[WarmUpState, PyTree]:
+        proposal = _proposal(flow_key, coordinates, flow, _base(mixture, size))
+        return _with_flow(state, padded(merged(mixture), size), proposal)
+
+    mixture = _refit_mixture(state, [fitted.density], fitted)
+    state, static = stand_on(mixture, state)
+    for index in range(settings.mixture_chunks):
+        state, _ = run("mixture", mixture_key, index, state, static)
+
+    def teach(
+        stage: str, key: PRNGKeyArray, state: WarmUpState
+    ) -> tuple[WarmUpState, PyTree, Float[np.ndarray, " n"]]:
+        """The state after the lessons, the flow at its best, and the chains' log-weights."""
+        best, best_rate, stale = copy_arrays(state.flow.average), 0.0, 0
+        at_chains, moments = np.zeros(0), []
+        for index in range(settings.flow_chunks):
+            rate = settings.learning_rate * min(1.0, (index + 1) / FIRST_CHUNKS)
+            state, recording = run(stage, key, index, state, static, rate=rate)
+            at_chains = np.asarray(recording.log_ratio)[-1]
+            moments = [*moments[1 - DRIFT_CHUNKS :], _moments(recording)]
+            acceptance = reports[-1][GLOBAL]
+            # While the chains still spread, an earlier flow is one for less than there is.
+            if acceptance > best_rate or _drift(moments) > DRIFTING:
+                best, best_rate, stale = copy_arrays(state.flow.average), acceptance, 0
+            else:
+                stale += 1
+            if stale >= settings.patience:
+                break
+        return state, best, at_chains
+
+    mixture = _refit_mixture(state, [mixture], fitted)
+    modes = merged(mixture)
+    state, static = stand_on(modes, state)
+    state, best, at_chains = teach("flow", teach_key, state)
+    several = flow is None and len(modes.log_weights) < len(mixture.log_weights)
+    if several and reports[-1][GLOBAL] < GOOD_ACCEPTANCE:
+        candidates = [(best, static)]
+        state, static = stand_on(mixture, state)
+        state, best, at_chains = teach("flow on components", components_key, state)
+        candidates.append((best, static))
+        rates = []
+        for index, (average, static) in enumerate(candidates):
+            state = state._replace(flow=state.flow._replace(average=copy_arrays(average)))
+            state, _ = run("compare", compare_key, index, state, static)
+            rates.append(reports[-1][GLOBAL])
+        best, static = candidates[int(np.argmax(rates))]
     taught = eqx.combine(best, static)
     weighs.result()
     weights = weigh_draws(teach_key, coordinates, taught, DRAWS_AT_ONCE)[1]
@@ -176,7 +221,7 @@ def warm_up(
         copy_arrays(state.preconditioner),
     )
     kernel, tried = choose_global_move(
-        jax.random.fold_in(key, 5),
+        jax.random.fold_in(key, 7),
         coordinates,
         taught,
         kernel,
@@ -263,12 +308,12 @@ def _proposal(
     key: PRNGKeyArray,
     coordinates: Rescaled,
     flow: AbstractDistribution | None,
-    mixture: GaussianMixture,
+    base: GaussianMixture,
 ) -> AbstractDistribution:
-    """The user's flow in the sampler's coordinates, or an untaught one on `mixture`."""
+    """The user's flow in the sampler's coordinates, or an untaught one on `base`."""
     if flow is None:
         # Splines propose a little better, and take three times as long (docs/decisions.md).
-        return proposal_on(key, mixture, "affine")
+        return proposal_on(key, base, "affine")
     to_sampler = Affine(-coordinates.centre / coordinates.scale, 1 / coordinates.scale)
     return Transformed(flow, paramax.non_trainable(to_sampler))
 
@@ -315,15 +360,19 @@ def _search_mixture(state: WarmUpState, settings: WarmUpSettings) -> Fitted:
 
 
 def _refit_mixture(
-    state: WarmUpState, known: list[GaussianMixture], fitted: Fitted, size: int
+    state: WarmUpState, known: list[GaussianMixture], fitted: Fitted
 ) -> GaussianMixture:
     """A mixture of the kind of `fitted` on the newer half of the reservoir, or a known one.
 
     EM may end in a worse optimum than before: the likeliest one, on these rows, is kept.
     """
     rows = _newest(state)
-    mixtures = [padded(mixture, size) for mixture in (*known, fitted.fit(rows))]
-    return max(mixtures, key=lambda mixture: mean_log_prob(mixture, rows))
+    return max(*known, fitted.fit(rows), key=lambda mixture: log_prob_on_host(mixture, rows).mean())
+
+
+def _base(mixture: GaussianMixture, size: int) -> GaussianMixture:
+    """What the flow stands on, of one size for all mixtures of up to `size` components."""
+    return padded(with_wide_twins(mixture, WIDE_SHARE), 2 * size)
 
 
 @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -339,3 +388,22 @@ def _learn_scale(
     kind = "dense" if preconditioner.scale.ndim == 2 else "diagonal"
     learnt = learn_preconditioner(rows, kind, labels)
     return copy_arrays((learnt, adaptation.init(first_step_size(reservoir))))
+
+
+def _moments(recording: Recording) -> Float[np.ndarray, "n moments"]:
+    """The mean of every coordinate and of its square along each chain."""
+    position = np.asarray(recording.position, dtype=float)
+    return np.concatenate([position.mean(axis=0), (position**2).mean(axis=0)], axis=1)
+
+
+def _drift(moments: list[Float[np.ndarray, "n moments"]]) -> float:
+    """How far the chains' moments have moved between two halves of the chunks, at most.
+
+    In standard errors, of the differences of single chains: those are independent of each other.
+    """
+    if len(moments) < FEWEST_DRIFT_CHUNKS:
+        return 0.0
+    half = len(moments) // 2
+    difference = np.mean(moments[half:], axis=0) - np.mean(moments[:half], axis=0)
+    error = difference.std(axis=0, ddof=1) / np.sqrt(len(difference))
+    return float(np.max(np.abs(difference.mean(axis=0)) / np.maximum(error, np.finfo(float).tiny)))
