@@ -55,6 +55,14 @@ def test_log_z_is_right_within_its_error(result):
     assert abs(result.log_z - LOG_Z) < 0.1 * np.log(10)
 
 
+def test_annealed_bounds_lie_on_both_sides(result):
+    """Within 4 standard errors, and close together, since the flow is good."""
+    lower, lower_stderr, upper, upper_stderr, *_ = result.annealed_bounds(jax.random.key(1))
+    assert lower - 4 * lower_stderr < LOG_Z < upper + 4 * upper_stderr
+    assert -4 * lower_stderr < upper - lower < 0.2
+    assert "bracket_width" not in result.verdict.figures
+
+
 def test_weights_come_right_from_wrong_starts(result):
     weights = result.mode_weights(label)
     (low, high), weight = weights.intervals[1], weights.weights[1]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import paramax
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -19,10 +19,12 @@ from tiltflow.data.checks import as_table, check_cells, check_table
 from tiltflow.data.dequantisation import dequantise, find_quanta, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import assess
 from tiltflow.evaluation.basins import assign, find_modes
+from tiltflow.evaluation.bracket import bracket, judge_closely
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
-from tiltflow.evaluation.verdict import judge, read_verdict
+from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, read_model, tree_arrays, write_model
@@ -31,9 +33,12 @@ from tiltflow.models.gaussian_mixture import (
     mixture_template,
 )
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import LogDensity
+from tiltflow.sampling.ladder import ladder_sweeps
 from tiltflow.sampling.production import draw_samples
-from tiltflow.sampling.recording import frozen_sweeps, importance_start
+from tiltflow.sampling.recording import Sweeps, frozen_sweeps, importance_start
 from tiltflow.sampling.sweep import FrozenKernel
+from tiltflow.sampling.tempering import stack_levels
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base, proposal_on
 from tiltflow.training.density import (
@@ -43,6 +48,7 @@ from tiltflow.training.density import (
     default_schedule,
     fit_density,
 )
+from tiltflow.training.global_move import COLLAPSED
 from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing, steps_template
 
 SAMPLE_SWEEPS = 20
@@ -227,16 +233,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         draws = []
         for batch in range(-(-n // chains)):
             batch_key = jax.random.fold_in(jax.random.key(seed), batch)
-            draws.append(
-                draw_samples(
-                    batch_key,
-                    self._model.log_density,
-                    self._flow,
-                    self._kernel(),
-                    chains,
-                    SAMPLE_SWEEPS,
-                )
-            )
+            draws.append(self._draw(batch_key, chains))
         z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
         return self._to_rows(z)
 
@@ -269,6 +266,17 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         estimate = label_weights(modes.labels.reshape(shape[:2]), draw_labels, log_weights)
         return with_intervals(estimate, self._to_rows(modes.centers)[estimate.labels])
 
+    def log_normalizer_bounds(self, key: int = 0) -> LogNormalizerBounds:
+        """Bounds of log Z from below and from above, nats, with their standard errors.
+
+        By annealed paths between the flow and the model; the upper one holds as far as the model's
+        chains are draws of it. `key` is a seed.
+        """
+        check_is_fitted(self)
+        position = self._call_witnesses().recording.position[-1]
+        log_density = self._model.log_density
+        return bracket(jax.random.key(key), log_density, self._flow, position, self._kernel())
+
     def report(self, path: str | Path) -> None:
         """Write the HTML report of the fit to `path`: one file that opens without a network."""
         check_is_fitted(self)
@@ -293,6 +301,8 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             "preprocessing": self.preprocessing_,
             "local_steps": self.local_steps_,
             "best_step": self.n_iter_,
+            "earlier_energies": len(self._earlier),
+            "ladder": self._climbs,
             "stopped": self.stopped_,
             "verdict": self.verdict_._asdict(),
             "log_normalizer": self.log_normalizer_,
@@ -338,10 +348,12 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             "base": self._model.base,
             "energy": self._model.energy,
             "flow": self._flow,
+            **{f"earlier_{i}": energy for i, energy in enumerate(self._earlier)},
         }
 
     def _set_density(self, density: Density) -> None:
         self._model, self._flow, self._step_size = density.model, density.flow, density.step_size
+        self._earlier = density.earlier
         self.log_normalizer_ = float(density.log_normalizer.log_z)
         self.log_normalizer_stderr_ = float(density.log_normalizer.stderr)
         self.importance_ess_ = float(density.log_normalizer.ess)
@@ -351,6 +363,30 @@ class BalancedEBM(DensityMixin, BaseEstimator):
 
     def _kernel(self) -> FrozenKernel:
         return FrozenKernel("mala", self.local_steps_, self._step_size)
+
+    def _levels(self) -> LogDensity:
+        """The log-densities of the model's earlier states and its own, the last one."""
+        energies = (*self._earlier, self._model.energy)
+        return stack_levels([TiltedEBM(self._model.base, it).log_density for it in energies])
+
+    def _sweeps(self, start: Float[Array, "n d"]) -> Sweeps:
+        """Sweeps of the model, or of all levels of the ladder from the same start."""
+        if not self._climbs:
+            return frozen_sweeps(self._model.log_density, self._flow, start, self._kernel())
+        position = jnp.broadcast_to(start, (len(self._earlier) + 1, *start.shape))
+        return ladder_sweeps(self._levels(), self._flow, position, self._kernel())
+
+    def _draw(self, key: PRNGKeyArray, chains: int) -> Float[Array, "chains d"]:
+        log_density, kernel = self._model.log_density, self._kernel()
+        if not self._climbs:
+            return draw_samples(key, log_density, self._flow, kernel, chains, SAMPLE_SWEEPS)
+        start_key, run_key = jax.random.split(key)
+        start = importance_start(start_key, log_density, self._flow, chains, 4 * chains)
+        sweeps = self._sweeps(start)
+        state = sweeps.state
+        for block in range(-(-SAMPLE_SWEEPS // sweeps.block)):
+            state, _ = sweeps.run(jax.random.fold_in(run_key, block), state)
+        return state[-1]
 
     def _call_witnesses(self) -> Witnesses:
         """The same every time, from the model alone; half of the chains start at rows of the data.
@@ -368,18 +404,35 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             run_key,
             log_density,
             self._flow,
-            frozen_sweeps(log_density, self._flow, start, self._kernel()),
+            self._sweeps(start),
             sweeps=WITNESS_SWEEPS,
             draws=WITNESS_DRAWS,
         )
 
     def _judge(self) -> None:
-        """Set the verdict, and log Z by both witnesses where that is the surer one."""
-        assessment = assess(self._call_witnesses())
+        """Set the verdict, and log Z by both witnesses where that is the surer one.
+
+        Where the flow's proposals are refused, chains climb a ladder of the model's earlier states.
+        """
+        self._climbs = False
+        witnesses = self._call_witnesses()
+        rate = float(witnesses.recording.global_acceptance_rate.mean())
+        if not rate >= COLLAPSED and self._earlier:
+            self._climbs = True
+            witnesses = self._call_witnesses()
+        assessment = assess(witnesses)
         if float(assessment.log_normalizer.stderr) < self.log_normalizer_stderr_:
             self.log_normalizer_ = float(assessment.log_normalizer.log_z)
             self.log_normalizer_stderr_ = float(assessment.log_normalizer.stderr)
-        self.verdict_ = judge(assessment.figures, self.stopped_)
+        self.verdict_ = judge_closely(
+            jax.random.key(WITNESS_SEED),
+            assessment,
+            self._model.log_density,
+            self._flow,
+            witnesses.recording.position[-1],
+            self._kernel(),
+            self.stopped_,
+        )
 
 
 def _labels(
@@ -450,6 +503,9 @@ def load(path: str | Path) -> BalancedEBM:
             depth=estimator.energy_depth,
             key=jax.random.key(0),
         )
+        # Folders that were written before there were any have none.
+        earlier = range(int(config.get("earlier_energies", 0)))
+        estimator._climbs = bool(config.get("ladder", False))
         bijection = steps_template(estimator.preprocessing_, dimension)
         estimator.quanta_ = arrays["quanta"]
         estimator.origin_ = arrays["origin"]
@@ -464,4 +520,5 @@ def load(path: str | Path) -> BalancedEBM:
         fill_tree("base", base, arrays, source), fill_tree("energy", energy, arrays, source)
     )
     estimator._flow = fill_tree("flow", flow, arrays, source)
+    estimator._earlier = tuple(fill_tree(f"earlier_{i}", energy, arrays, source) for i in earlier)
     return estimator

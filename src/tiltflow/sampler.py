@@ -13,11 +13,13 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
+from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import assess
+from tiltflow.evaluation.bracket import bracket, judge_closely
 from tiltflow.evaluation.diagnostics import ChainDiagnostics, diagnostic_programs
 from tiltflow.evaluation.log_normalizer import LogNormalizer
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
-from tiltflow.evaluation.verdict import Verdict, judge
+from tiltflow.evaluation.verdict import Verdict
 from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
@@ -45,7 +47,8 @@ class SampleResult(NamedTuple):
 
     `samples` are equally weighted, so `log_weights` is None. `chains` are all recorded draws of the
     Metropolis-corrected chains, from which `samples` were taken; `proposals` are independent draws
-    of the flow with their `proposal_log_weights`. log Z in nats, of the log-density as given.
+    of the flow (where `sampler.kernel` has a path, ends of annealed paths) with their
+    `proposal_log_weights`. log Z in nats, of the log-density as given.
     """
 
     samples: Float[np.ndarray, "num_samples d"]
@@ -67,6 +70,15 @@ class SampleResult(NamedTuple):
         labels = np.asarray(label_fn(self.chains.reshape(-1, shape[-1]))).reshape(shape[:2])
         draw_labels = np.asarray(label_fn(self.proposals))
         return with_intervals(label_weights(labels, draw_labels, self.proposal_log_weights))
+
+    def annealed_bounds(self, key: PRNGKeyArray) -> LogNormalizerBounds:
+        """Bounds of log Z from below and from above, nats, with their standard errors.
+
+        By annealed paths from fresh draws of the flow, and back from where the chains ended; the
+        upper bound holds as far as these are draws of the density. Computed anew at each call.
+        """
+        coordinates, flow, kernel, position = self.sampler
+        return bracket(key, coordinates, flow, position, kernel)
 
 
 def sample(
@@ -100,7 +112,7 @@ def sample(
         InputError: a ValueError that names the argument, before any long work.
     """
     position = check_arguments(log_density, initial_positions, key, num_samples, flow)
-    warm_key, run_key, pick_key = (jax.random.fold_in(key, part) for part in range(3))
+    warm_key, run_key, pick_key, bounds_key = (jax.random.fold_in(key, part) for part in range(4))
     settings = settings or WarmUpSettings()
     sweeps = max(FEWEST_SWEEPS, -(-num_samples // len(position)))
     with CompileAhead() as ahead:
@@ -121,9 +133,18 @@ def sample(
             warmed.production,
             sweeps=sweeps,
             draws=max(FEWEST_DRAWS, sweeps * len(position)),
+            path=warmed.kernel.path,
         )
     assessment = assess(witnesses)
     recording, proposals, log_weights = witnesses
+    sampler = Sampler(
+        warmed.coordinates,
+        warmed.flow,
+        warmed.kernel,
+        jnp.asarray(np.asarray(recording.position)[-1]),
+    )
+    coordinates, flow, kernel, position = sampler
+    verdict = judge_closely(bounds_key, assessment, coordinates, flow, position, kernel)
     chains = warmed.coordinates.rows_to_user(recording.position)
     rows = chains.reshape(-1, chains.shape[-1])
     seed = int(jax.random.bits(pick_key))
@@ -135,16 +156,11 @@ def sample(
         log_z_stderr=float(assessment.log_normalizer.stderr),
         importance=assessment.importance,
         diagnostics=assessment.diagnostics,
-        verdict=judge(assessment.figures),
+        verdict=verdict,
         chains=chains,
         proposals=warmed.coordinates.rows_to_user(proposals),
         proposal_log_weights=np.asarray(log_weights),
-        sampler=Sampler(
-            warmed.coordinates,
-            warmed.flow,
-            warmed.kernel,
-            jnp.asarray(np.asarray(recording.position)[-1]),
-        ),
+        sampler=sampler,
         reports=warmed.reports,
     )
 

@@ -23,6 +23,8 @@ GOOD = {
     "weight_disagreement": 2.0,
     "start_disagreement": 2.0,
     "log_z_stderr": 0.001,
+    "bracket_excess": 0.0,
+    "bracket_width": 0.01,
 }
 
 

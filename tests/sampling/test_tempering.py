@@ -1,8 +1,7 @@
-"""Swaps along a ladder of models, and annealed paths: exact, and their mutants are not.
+"""Swaps along a ladder of models: exact, and their mutants are not.
 
 As for all kernels: 16 384 chains start from exact draws, and moments over the chains' way stay
-within 4 standard errors; of the moves between two of six cells half go each way, within 4.5
-standard deviations.
+within 4 standard errors.
 """
 
 import equinox as eqx
@@ -13,10 +12,7 @@ import pytest
 
 from tiltflow.data.errors import InputError
 from tiltflow.models.gaussian_mixture import GaussianMixture
-from tiltflow.sampling.chains import Chains, refresh
-from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
 from tiltflow.sampling.tempering import (
-    annealed_independent_move,
     refresh_ladder,
     stack_levels,
     swap_neighbours,
@@ -78,14 +74,6 @@ def z_of(moments, expected):
     return np.abs((moments.mean(0) - expected) / (moments.std(0) / len(moments) ** 0.5)).max()
 
 
-def z_of_flux(before, after):
-    edges = [-1.2, -0.5, 0.0, 0.5, 1.2]
-    counts = np.zeros((6, 6))
-    np.add.at(counts, (np.digitize(before, edges), np.digitize(after, edges)), 1)
-    total = counts + counts.T
-    return (np.abs(counts - counts.T) / np.sqrt(np.maximum(total, 1)))[total >= 20].max()
-
-
 def test_swaps_leave_every_level_alone(key):
     ladder, moments, rates, start = run_ladder(key, jnp.asarray(-1))
     assert z_of(moments, MOMENTS) < LEVEL
@@ -135,83 +123,3 @@ def test_a_ladder_is_made_of_copies_of_one_model():
     ):
         with pytest.raises(InputError, match="log_densities"):
             stack_levels(levels)
-
-
-TARGET = GaussianMixture(
-    np.array([0.6, 0.4]), np.array([[-1.5], [1.5]]), np.array([[[0.3]], [[0.4]]])
-)
-TARGET_MOMENTS = np.array([0.0 - 0.3, 0.6 * 0.3 + 0.4 * 0.4 + 2.25])
-FLOW = gaussian(0.8, 1.2)
-LOG_Z = 2.0
-
-
-def log_density(x):
-    return TARGET.log_prob(x) + LOG_Z
-
-
-@eqx.filter_jit
-def run_annealed(key, mutant, temperatures):
-    start_key, run_key = jax.random.split(key)
-    start = refresh(TARGET.sample(start_key, (CHAINS,)), log_density)
-
-    def sweep(chains, key):
-        def right(key, chains):
-            return annealed_independent_move(
-                key, chains, log_density, FLOW, jnp.asarray(0.3), temperatures, 1
-            )
-
-        def wrong(key, chains):
-            """The path's end competes with the chain's own weight, not that of a path."""
-            path_key, accept_key = jax.random.split(key)
-            lost = chains._replace(log_density=jnp.full(CHAINS, -jnp.inf))
-            ends, _, _, log_weights = right(path_key, lost)
-            moved, accepted, rate = independent_metropolis_hastings(
-                accept_key,
-                chains,
-                FLOW.log_prob(chains.position),
-                Proposals(ends, ends.log_density - log_weights),
-            )
-            return moved, accepted, rate, log_weights
-
-        chains, _, rate, log_weights = jax.lax.cond(mutant, wrong, right, key, chains)
-        x = chains.position[:, 0]
-        return chains, (jnp.stack([x, x**2], -1), x, rate, log_weights)
-
-    chains, (moments, x, rate, log_weights) = jax.lax.scan(
-        sweep, start, jax.random.split(run_key, SWEEPS)
-    )
-    return chains, moments.mean(0), start.position[:, 0], x[0], rate.mean(), log_weights
-
-
-PATH = jnp.asarray([0.25, 0.6])
-
-
-def test_annealed_paths_leave_the_target_alone(key):
-    chains, moments, before, after, rate, log_weights = run_annealed(key, jnp.asarray(False), PATH)
-    assert z_of(moments, TARGET_MOMENTS) < LEVEL
-    assert z_of_flux(before, after) < 4.5
-    assert 0.3 < float(rate) < 1
-    weights = np.exp(np.asarray(log_weights, float))
-    error = weights.mean() / np.exp(LOG_Z) - 1
-    assert abs(error) < 4.5 * weights.std() / weights.mean() / weights.size**0.5
-    fresh = jax.jit(lambda x: refresh(x, log_density))(chains.position)
-    np.testing.assert_allclose(chains.gradient, fresh.gradient, rtol=1e-4, atol=1e-5)
-
-
-def test_a_path_that_the_chain_does_not_pay_for_is_caught(key):
-    _, moments, before, after, _, _ = run_annealed(key, jnp.asarray(True), PATH)
-    assert z_of(moments, TARGET_MOMENTS) > 2 * LEVEL
-    assert z_of_flux(before, after) > 4.5
-
-
-def test_a_path_of_one_step_is_independent_metropolis_hastings(key):
-    """Its weights are those of the flow's own draws."""
-    chains = Chains(*(jnp.zeros(s) for s in ((50, 1), 50, (50, 1))))
-    lost = chains._replace(log_density=jnp.full(50, -jnp.inf))
-    move = eqx.filter_jit(annealed_independent_move)
-    ends, moved, _, log_weights = move(
-        key, lost, log_density, FLOW, jnp.asarray(0.3), jnp.zeros(0), 1
-    )
-    assert moved.all()
-    expected = jax.vmap(log_density)(ends.position) - FLOW.log_prob(ends.position)
-    np.testing.assert_allclose(log_weights, expected, rtol=1e-4, atol=1e-5)

@@ -126,6 +126,17 @@ def test_the_best_state_is_kept_and_training_stops_after_it():
     assert not np.array_equal(seen[best][0], seen[best + 10][0])
 
 
+def test_earlier_energies_are_those_on_the_way_to_the_best():
+    """The start, and those after 1, 2, 4, 8 ... chunks of ten steps, six at most."""
+    trained, seen = train(Script(turns_bad=30))
+    on_the_way = [step for step in (10, 20, 40, 80) if step < trained.best_step]
+    assert len(trained.earlier) == 1 + len(on_the_way) > 1
+    first = jax.tree.leaves(eqx.filter(trained.earlier[0], eqx.is_array))[-1]
+    assert not np.asarray(first).any()
+    for energy, step in zip(trained.earlier[1:], on_the_way):
+        assert_same(energy, seen[step])
+
+
 def test_without_held_out_rows_the_last_average_is_kept():
     trained, seen = train(Script(), held_out=None)
     assert trained.best_step == 200

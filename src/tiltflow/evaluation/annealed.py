@@ -1,14 +1,10 @@
 """A lower and an upper bound of log Z by annealed importance sampling between flow and model.
 
-    log p_b = (1 - b) log q + b log_density,     0 = b_0 < b_1 < ... < b_K = 1
-    log w   = sum_k (b_k - b_{k-1}) (log_density - log q)(x_{k-1})
-
-Forward: x_0 is a draw of the flow and x_k comes from x_{k-1} by MALA moves that leave p_{b_k}
-invariant; then E[w] = Z (Neal 2001), so that E[log w] <= log Z. Reverse: the same path
-from a draw of the model down to the flow; then E[1 / w] = 1 / Z, so that E[log w] >= log Z (Grosse,
-Ghahramani, Adams 2015). The bounds hold for any step size and any number of temperatures; their
-distance is what the path loses. The reverse one holds only as far as the chains are draws of the
-model.
+With w the weight of an annealed path (`sampling/paths.py`): forward from a draw of the flow
+E[w] = Z (Neal 2001), so that E[log w] <= log Z. Reverse, the same path from a draw of the model
+down to the flow, E[1 / w] = 1 / Z, so that E[log w] >= log Z (Grosse, Ghahramani, Adams 2015). The
+bounds hold for any step size and any number of temperatures; their distance is what the path
+loses. The reverse one holds only as far as the chains are draws of the model.
 
 BlackJAX's tempered SMC resamples between temperatures: its weights are not independent, so they
 give neither bound an error, and it does not run in reverse. Its resampling is not missed here,
@@ -20,14 +16,12 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from tiltflow.data.errors import InputError
 from tiltflow.evaluation.log_normalizer import LogNormalizer, importance_sampling
-from tiltflow.sampling.chains import LogDensity, refresh
-from tiltflow.sampling.local import mala
+from tiltflow.sampling.chains import LogDensity
+from tiltflow.sampling.paths import AnnealedPath, anneal
 
 
 class LogNormalizerBounds(NamedTuple):
@@ -42,40 +36,6 @@ class LogNormalizerBounds(NamedTuple):
     upper_stderr: Float[Array, ""]
     estimate: LogNormalizer
     acceptance_rate: Float[Array, ""]
-
-
-def _anneal(
-    key: PRNGKeyArray,
-    position: Float[Array, "n d"],
-    log_density: LogDensity,
-    flow: AbstractDistribution,
-    temperatures: Float[Array, " k"],
-    step_size: Float[Array, ""],
-    local_steps: int,
-) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-    """Log w of n paths along `temperatures`, up or down, and the acceptance rate of the moves."""
-
-    def log_ratio(x: Float[Array, " d"]) -> Float[Array, ""]:
-        return log_density(x) - flow.log_prob(x)
-
-    def step(
-        position: Float[Array, "n d"], inputs: tuple[Array, Array, PRNGKeyArray]
-    ) -> tuple[Float[Array, "n d"], tuple[Array, Array]]:
-        before, b, step_key = inputs
-        increments = jnp.abs(b - before) * jax.vmap(log_ratio)(position)
-
-        def tempered(x: Float[Array, " d"]) -> Float[Array, ""]:
-            return (1 - b) * flow.log_prob(x) + b * log_density(x)
-
-        chains = refresh(position, tempered)
-        chains, rate = mala(step_key, chains, tempered, step_size, local_steps)
-        return chains.position, (increments, rate)
-
-    keys = jax.random.split(key, len(temperatures) - 2)
-    inputs = (temperatures[:-2], temperatures[1:-1], keys)
-    position, (increments, rates) = jax.lax.scan(step, position, inputs)
-    last = jnp.abs(temperatures[-1] - temperatures[-2]) * jax.vmap(log_ratio)(position)
-    return increments.sum(axis=0) + last, rates.mean()
 
 
 def _lower_bound(log_weights: Float[Array, " n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -97,21 +57,22 @@ def _lower_bound(log_weights: Float[Array, " n"]) -> tuple[Float[Array, ""], Flo
 
 
 @eqx.filter_jit
-def _both_ways(
+def annealed_bounds(
     key: PRNGKeyArray,
     log_density: LogDensity,
     flow: AbstractDistribution,
     chain_position: Float[Array, "n d"],
-    temperatures: Float[Array, " k"],
-    step_size: Float[Array, ""],
-    local_steps: int,
+    path: AnnealedPath,
 ) -> LogNormalizerBounds:
+    """Bounds of log Z from n flow draws and n independent chains at `chain_position`.
+
+    `log_density` is any function of one point; one that is a pytree, such as the method of a
+    `TiltedEBM`, is not compiled anew for other parameters.
+    """
     draw_key, up_key, down_key = jax.random.split(key, 3)
     start = flow.sample(draw_key, (chain_position.shape[0],))
-    up, up_rate = _anneal(up_key, start, log_density, flow, temperatures, step_size, local_steps)
-    down, down_rate = _anneal(
-        down_key, chain_position, log_density, flow, temperatures[::-1], step_size, local_steps
-    )
+    _, up, up_rate = anneal(up_key, start, log_density, flow, path)
+    _, down, down_rate = anneal(down_key, chain_position, log_density, flow, path, down=True)
     lower, lower_stderr = _lower_bound(up)
     minus_upper, upper_stderr = _lower_bound(-down)
     return LogNormalizerBounds(
@@ -122,29 +83,3 @@ def _both_ways(
         importance_sampling(up),
         (up_rate + down_rate) / 2,
     )
-
-
-def annealed_bounds(
-    key: PRNGKeyArray,
-    log_density: LogDensity,
-    flow: AbstractDistribution,
-    chain_position: Float[Array, "n d"],
-    temperatures: Float[Array, " k"],
-    step_size: Float[Array, ""],
-    local_steps: int = 1,
-) -> LogNormalizerBounds:
-    """Bounds of log Z from n flow draws and n independent chains at `chain_position`.
-
-    `log_density` is any function of one point; one that is a pytree, such as the method of a
-    `TiltedEBM`, is not compiled anew for other parameters. `temperatures` rise from 0 to 1; at
-    each one between, every path makes `local_steps` MALA steps of `step_size`.
-
-    Raises `InputError` for temperatures that do not.
-    """
-    values = np.asarray(temperatures)
-    if len(values) < 3 or values[0] != 0 or values[-1] != 1 or not np.all(np.diff(values) > 0):
-        raise InputError(
-            f"temperatures: found {len(values)} from {values[:1]} to {values[-1:]}; "
-            "give at least 3 that rise from 0 to 1"
-        )
-    return _both_ways(key, log_density, flow, chain_position, temperatures, step_size, local_steps)

@@ -21,6 +21,8 @@ for 512 chains of 32 sweeps after 16 not recorded, and 65 536 draws:
   has room. 0.1 nats is what a log-likelihood is compared by.
 - Acceptance of 5 % leaves 9 % of the start after 48 sweeps. 400 effective draws: Vehtari et al.
   (2021), so that the figures above can be believed.
+- Annealed bounds of log Z are asked for where something of flow or log Z is in doubt already: their
+  excess counts beyond three standard errors, and a bracket wider than those 0.1 nats is told.
 - nan counts as zero mass: wrong by about its share. +inf has no mass that could be known.
 
 No figure sees mass that neither a chain's start nor any of the draws has met: a hole of the energy
@@ -28,7 +30,6 @@ that fewer than one in 100 000 proposals hits may hold most of the mass and be t
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 Status = Literal["trusted", "doubtful", "failed"]
@@ -79,16 +80,16 @@ CRITERIA = (
     ),
     Criterion(
         "ess_bulk",
-        400,
-        50,
+        400.0,
+        50.0,
         False,
         "The chains are worth only {value:.0f} independent draws in their worst coordinate: run "
         "longer.",
     ),
     Criterion(
         "ess_tail",
-        200,
-        20,
+        200.0,
+        20.0,
         False,
         "The tails are worth only {value:.0f} independent draws in their worst coordinate: run "
         "longer.",
@@ -179,6 +180,21 @@ CRITERIA = (
         True,
         "log Z is known to {value:.2f} nats only: use more draws.",
     ),
+    Criterion(
+        "bracket_excess",
+        0.0,
+        math.inf,
+        True,
+        "log Z lies {value:.2f} nats outside of the bounds that annealed paths between flow and "
+        "density give: it is wrong, or the chains are not draws of the density.",
+    ),
+    Criterion(
+        "bracket_width",
+        0.1,
+        math.inf,
+        True,
+        "Annealed paths between flow and density leave log Z open by {value:.2f} nats.",
+    ),
 )
 
 
@@ -187,30 +203,27 @@ def judge(figures: dict[str, float], ran_away: str | None = None) -> Verdict:
 
     `ran_away` says which quantity training lost and came back from; that alone is a doubt.
     """
-    status: Status = "trusted"
-    reasons = []
-    for criterion in CRITERIA:
-        if criterion.figure not in figures:
-            continue
-        value = figures[criterion.figure]
-        beyond = _beyond(value, criterion.above)
-        if beyond(criterion.failed):
-            status = "failed"
-        elif beyond(criterion.doubtful):
-            status = "failed" if status == "failed" else "doubtful"
-        else:
-            continue
-        reasons.append(criterion.sentence.format(value=value))
+    beyond = doubts(figures)
+    failed = [c for c in beyond if _beyond(figures[c.figure], c.failed, c.above)]
+    status: Status = "failed" if failed else "doubtful" if beyond else "trusted"
+    reasons = [each.sentence.format(value=figures[each.figure]) for each in beyond]
     if ran_away is not None:
         status = "failed" if status == "failed" else "doubtful"
         reasons.append(f"Training ran away and stopped at its last good state: {ran_away}.")
     return Verdict(status, tuple(reasons), figures)
 
 
-def _beyond(value: float, above: bool) -> Callable[[float], bool]:
-    if math.isnan(value):
-        return lambda limit: True
-    return (lambda limit: value > limit) if above else (lambda limit: value < limit)
+def doubts(figures: dict[str, float]) -> list[Criterion]:
+    """The criteria whose figures are there and beyond the limit for doubt."""
+    return [
+        each
+        for each in CRITERIA
+        if each.figure in figures and _beyond(figures[each.figure], each.doubtful, each.above)
+    ]
+
+
+def _beyond(value: float, limit: float, above: bool) -> bool:
+    return math.isnan(value) or (value > limit if above else value < limit)
 
 
 def read_verdict(stored: dict[str, Any]) -> Verdict:

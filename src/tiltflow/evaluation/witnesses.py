@@ -20,12 +20,17 @@ from tiltflow.evaluation.mode_weights import (
     weights_from_importance,
 )
 from tiltflow.sampling.chains import LogDensity
+from tiltflow.sampling.paths import AnnealedPath
 from tiltflow.sampling.recording import Sweeps, weigh_draws
 from tiltflow.sampling.sweep import Recording
 
 
 class Witnesses(NamedTuple):
-    """Sweeps of stationary chains, and `draws` of the flow with their log-weights."""
+    """Sweeps of stationary chains, and `draws` of the flow with their log-weights.
+
+    Where chains are offered annealed paths, the draws are ends of such paths, and all weights and
+    ratios are those of paths.
+    """
 
     recording: Recording
     draws: Float[Array, "k d"]
@@ -40,15 +45,19 @@ def call_witnesses(
     *,
     sweeps: int,
     draws: int,
+    path: AnnealedPath | None = None,
 ) -> Witnesses:
-    """Run the chains, one block not recorded and then `sweeps`, and draw afresh."""
+    """Run the chains, one block not recorded and then `sweeps`, and draw afresh.
+
+    `path` is that of the chains' kernel, if it has one.
+    """
     run_key, draw_key = (jax.random.fold_in(key, part) for part in range(2))
     state, blocks = chains.state, []
     for block in range(1 + -(-sweeps // chains.block)):
         state, recording = chains.run(jax.random.fold_in(run_key, block), state)
         blocks.append(recording)
     recording = jax.tree.map(_joined(sweeps), *blocks[1:])
-    return Witnesses(recording, *weigh_draws(draw_key, log_density, flow, draws))
+    return Witnesses(recording, *weigh_draws(draw_key, log_density, flow, draws, path))
 
 
 def _joined(sweeps: int) -> Callable[..., Array]:

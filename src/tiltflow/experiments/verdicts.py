@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.evaluation.assessment import assess
+from tiltflow.evaluation.bracket import judge_closely
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
-from tiltflow.evaluation.verdict import Verdict, judge
+from tiltflow.evaluation.verdict import Verdict
 from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.experiments.known_fits import CHAINS, Fit, kinds
 from tiltflow.report.table import format_table
@@ -49,6 +50,7 @@ def judge_fit(key: PRNGKeyArray, fit: Fit, *, draws: int = DRAWS, sweeps: int = 
         weights = result.mode_weights(lambda x: _labels(fit.target, x))
         return _outcome(fit, result.verdict, weights)
     tune_key, start_key, run_key = jax.random.split(key, 3)
+    bounds_key = jax.random.fold_in(key, 3)
     half = CHAINS // 2
     drawn = importance_start(start_key, fit.log_density, fit.flow, half, 4 * half)
     start = jnp.concatenate([fit.rows[:half], drawn])
@@ -69,7 +71,15 @@ def judge_fit(key: PRNGKeyArray, fit: Fit, *, draws: int = DRAWS, sweeps: int = 
         _labels(fit.target, np.asarray(witnesses.draws)),
         np.asarray(witnesses.log_weights, float),
     )
-    return _outcome(fit, judge(assess(witnesses).figures), with_intervals(weights))
+    verdict = judge_closely(
+        bounds_key,
+        assess(witnesses),
+        fit.log_density,
+        fit.flow,
+        witnesses.recording.position[-1],
+        kernel,
+    )
+    return _outcome(fit, verdict, with_intervals(weights))
 
 
 def reproduce_verdicts(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:

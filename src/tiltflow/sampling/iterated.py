@@ -106,26 +106,37 @@ def choose_global_kernel(
     common unit. i-SIR with one proposal moves less often than IMH, so it is never chosen. Weights
     at the chains are asked for because the flow's own draws cannot know of a mode it misses.
     """
+    most = max(1, min(most, len(_spread(proposal_log_weights))))
+
+    def worth(m: int) -> float:
+        moving = moving_probability(chains_log_weights, proposal_log_weights, m)
+        return moving / (m * proposal_cost + local_cost)
+
+    return max([2**i for i in range(most.bit_length())], key=worth)
+
+
+def moving_probability(
+    chains_log_weights: Float[Array, "..."] | np.ndarray,
+    proposal_log_weights: Float[Array, "..."] | np.ndarray,
+    m: int = 1,
+) -> float:
+    """How likely a chain moves, on average, if it is offered m proposals: 1 of IMH, or of i-SIR.
+
+    Log weights that are not finite do not count at chains, and are zero of proposals.
+    """
     at_chains = _spread(chains_log_weights)
     at_chains = at_chains[np.isfinite(at_chains)]
     of_flow = _spread(proposal_log_weights)
     if not len(at_chains) or not np.isfinite(of_flow).any():
-        return 1
+        return 0.0
     pairs = max(len(at_chains), len(of_flow))
     own, fresh = np.resize(at_chains, pairs), np.resize(of_flow, pairs)
-
-    def worth(m: int) -> float:
-        if m == 1:
-            moving = np.exp(np.minimum(fresh - own, 0.0))
-        else:
-            # Each chain meets a window of m draws: exchangeable, and the same for every call.
-            around = np.concatenate([fresh, fresh[: m - 1]])
-            windows = np.lib.stride_tricks.sliding_window_view(around, m)
-            moving = expit(logsumexp(windows, axis=-1) - own)
-        return float(moving.mean()) / (m * proposal_cost + local_cost)
-
-    largest = max(1, min(most, len(of_flow)))
-    return max([2**i for i in range(largest.bit_length())], key=worth)
+    if m == 1:
+        return float(np.exp(np.minimum(fresh - own, 0.0)).mean())
+    # Each chain meets a window of m draws: exchangeable, and the same for every call.
+    around = np.concatenate([fresh, fresh[: m - 1]])
+    windows = np.lib.stride_tricks.sliding_window_view(around, m)
+    return float(expit(logsumexp(windows, axis=-1) - own).mean())
 
 
 def _gumbel(key: PRNGKeyArray, n: int, rows: int) -> Float[Array, "rows n"]:

@@ -15,6 +15,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.sampling.chains import LogDensity, refresh
+from tiltflow.sampling.paths import AnnealedPath, anneal
 from tiltflow.sampling.sweep import FrozenKernel, Recording, sweep
 
 DRAWS_AT_ONCE = 8192
@@ -83,15 +84,24 @@ def importance_start(
 
 
 def weigh_draws(
-    key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, draws: int
+    key: PRNGKeyArray,
+    log_density: LogDensity,
+    flow: AbstractDistribution,
+    draws: int,
+    path: AnnealedPath | None = None,
 ) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
-    """Fresh draws of the flow and their log-weights, `DRAWS_AT_ONCE` at most at a time.
+    """Fresh draws of the flow, or the ends of paths from them, and their log-weights.
 
-    One compilation serves every number of draws that is no smaller.
+    `DRAWS_AT_ONCE` at most at a time: one compilation serves every number that is no smaller.
     """
     at_once = min(draws, DRAWS_AT_ONCE)
     keys = (jax.random.fold_in(key, part) for part in range(-(-draws // at_once)))
-    parts = [weigh_some(each, log_density, flow, at_once) for each in keys]
+    parts = [
+        weigh_some(each, log_density, flow, at_once)
+        if path is None
+        else weigh_paths(each, log_density, flow, at_once, path)
+        for each in keys
+    ]
     y, log_weights = (np.concatenate([np.asarray(each) for each in part]) for part in zip(*parts))
     return jnp.asarray(y[:draws]), jnp.asarray(log_weights[:draws])
 
@@ -103,3 +113,16 @@ def weigh_some(
     """`draws` of the flow and their log-weights, all at once."""
     y, log_prob = flow.sample_and_log_prob(key, (draws,))
     return y, jax.vmap(log_density)(y) - log_prob
+
+
+@eqx.filter_jit
+def weigh_paths(
+    key: PRNGKeyArray,
+    log_density: LogDensity,
+    flow: AbstractDistribution,
+    draws: int,
+    path: AnnealedPath,
+) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
+    """The ends of `draws` annealed paths and their log-weights, all at once."""
+    draw_key, up_key = jax.random.split(key)
+    return anneal(up_key, flow.sample(draw_key, (draws,)), log_density, flow, path)[:2]

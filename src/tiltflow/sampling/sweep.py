@@ -1,8 +1,9 @@
 """One sweep of frozen kernels: a global move with fresh draws of the flow, then local moves.
 
 The global move is independent Metropolis-Hastings with one draw for each chain, i-SIR with more
-(`iterated.py`). Nothing adapts, so a sweep leaves the density invariant. The warm-up of a sampler,
-its production, the judging of a fit and the drawing of samples all make this sweep.
+(`iterated.py`), or its form with the end of an annealed path (`paths.py`). Nothing adapts, so a
+sweep leaves the density invariant. The warm-up of a sampler, its production, the judging of a fit
+and the drawing of samples all make this sweep.
 """
 
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
 from tiltflow.sampling.iterated import iterated_resampling
 from tiltflow.sampling.kernels import LocalKernel, Preconditioner, local_moves
+from tiltflow.sampling.paths import AnnealedPath, annealed_independent_move, path_between
 
 
 class FrozenKernel(NamedTuple):
     """What a warm-up or a training left: the local kernel and its steps, and the global one.
 
-    `proposals` are the flow's draws for each chain in a sweep.
+    `proposals` are the flow's draws for each chain in a sweep; where there is a `path`, it is one
+    draw, carried along it.
     """
 
     local: LocalKernel
@@ -29,15 +32,35 @@ class FrozenKernel(NamedTuple):
     step_size: Float[Array, ""]
     preconditioner: Preconditioner | None = None
     proposals: int = 1
+    path: AnnealedPath | None = None
+
+
+def path_of(
+    key: PRNGKeyArray,
+    log_density: LogDensity,
+    flow: AbstractDistribution,
+    position: Float[Array, "n d"],
+    kernel: FrozenKernel,
+    count: int,
+) -> AnnealedPath:
+    """A path of `count` temperatures in the kernel's coordinates.
+
+    Of another local kernel than MALA the step size says nothing; then it is that of round modes.
+    """
+    step_size = kernel.step_size
+    if kernel.local != "mala":
+        step_size = jnp.full_like(step_size, 0.5 / position.shape[1] ** (1 / 3))
+    return path_between(key, log_density, flow, position, step_size, count, kernel.preconditioner)
 
 
 class Recording(NamedTuple):
     """T sweeps of n chains in d dimensions, or one of them without the axis of sweeps.
 
     The chains stand where they were *before* the sweep, where log q of the flow is at hand.
-    `log_ratio` is log_density - log q there and need not be finite; `moved` tells which chains
-    took their proposal. `nan_share` is the larger one of the shares of the global and of the local
-    proposals that met a log-density that is nan or +inf.
+    `log_ratio` is log_density - log q there, with a path the log-weight of the chain's own one,
+    and need not be finite; `moved` tells which chains took their proposal. `nan_share` is the
+    larger one of the shares of the global and of the local proposals that met a log-density that
+    is nan or +inf.
     """
 
     position: Float[Array, "*sweeps n d"]
@@ -64,7 +87,7 @@ def sweep(
     global_key, local_key = jax.random.split(key)
 
     def offer() -> _Global:
-        return _global_move(global_key, chains, log_density, flow, kernel.proposals)
+        return _global_move(global_key, chains, log_density, flow, kernel)
 
     def skip() -> _Global:
         nothing = jnp.zeros((), chains.log_density.dtype)
@@ -108,12 +131,17 @@ def _global_move(
     chains: Chains,
     log_density: LogDensity,
     flow: AbstractDistribution,
-    proposals: int,
+    kernel: FrozenKernel,
 ) -> _Global:
+    if kernel.path is not None:
+        after, moved, rate, log_weights, log_ratio = annealed_independent_move(
+            key, chains, log_density, flow, kernel.path
+        )
+        return _Global(after, log_ratio, moved, rate, unusable(log_weights).mean())
     log_prob = flow.log_prob(chains.position)
-    if proposals > 1:
+    if kernel.proposals > 1:
         after, moved, rate, log_weights = iterated_resampling(
-            key, chains, log_prob, log_density, flow, proposals
+            key, chains, log_prob, log_density, flow, kernel.proposals
         )
     else:
         proposal_key, accept_key = jax.random.split(key)

@@ -32,7 +32,8 @@ SETTLE_CHUNKS = 1
 class Density(NamedTuple):
     """A trained, normalised density with the proposal that normalises and samples it.
 
-    `positions` are the chains as training left them, settled under the model.
+    `positions` are the chains as training left them, settled under the model. `earlier` are
+    energies on the way to the model's.
     """
 
     model: TiltedEBM
@@ -45,6 +46,7 @@ class Density(NamedTuple):
     stopped: Runaway | None
     flattery: float
     """Nats by which the base's mean over the held-out rows exceeds the honest one."""
+    earlier: tuple[Energy, ...]
 
     def log_prob(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Normalised log-density of the rows of `x`, in nats of model units."""
@@ -139,6 +141,7 @@ def fit_density(
         reports=[honest(report) for report in trained.reports],
         flattery=flattery,
         stopped=trained.stopped,
+        earlier=trained.earlier,
     )
 
 

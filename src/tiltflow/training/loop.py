@@ -32,6 +32,10 @@ from tiltflow.training.steps import copy_arrays, moving_average
 
 OnReport = Callable[[dict[str, Any]], None]
 
+MOST_EARLIER = 6
+"""Copies of the energy from earlier in training, by which chains may cross (`sampling/ladder.py`):
+from the start, and from after 1, 2, 4, 8 ... chunks."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -74,6 +78,7 @@ class Trained(NamedTuple):
     """The best energy (or the last average, where nothing was held out) and what trained it.
 
     `stopped` says which quantity ran away for good, if one did; `energy` is then the last good.
+    `earlier` are averaged energies on the way to it, `MOST_EARLIER` at most, the oldest first.
     """
 
     energy: Energy
@@ -83,6 +88,7 @@ class Trained(NamedTuple):
     best_step: int
     reports: list[dict[str, Any]]
     stopped: Runaway | None
+    earlier: tuple[Energy, ...]
 
 
 def train_energy(
@@ -116,6 +122,7 @@ def train_energy(
     reports: list[dict[str, Any]] = []
     good, rollbacks, rate_scale, stopped = copy_arrays(state), 0, 1.0, None
     step = 0
+    earlier = {0: energy}
     while step < schedule.steps:
         rates = _rates(step, schedule) * rate_scale
         chunk_key = jax.random.fold_in(run_key, step + 1_000_003 * rollbacks)
@@ -148,6 +155,9 @@ def train_energy(
         good = copy_arrays(state)
 
         candidate = eqx.combine(state.average, energy_static)
+        chunks = step // schedule.chunk
+        if chunks & (chunks - 1) == 0:
+            earlier[step] = copy_arrays(candidate)
         report = {
             "stage": "energy",
             "step": step,
@@ -190,7 +200,13 @@ def train_energy(
         )
     if held_out is None or flow is None:
         best, best_step = eqx.combine(state.average, energy_static), step
-    return Trained(best, best_flow, flow_static, state.source, best_step, reports, stopped)
+    # The start always: what is kept may still be polished.
+    on_the_way = [each for at, each in earlier.items() if at == 0 or at < best_step]
+    if len(on_the_way) > MOST_EARLIER:
+        on_the_way = [on_the_way[0], *on_the_way[1 - MOST_EARLIER :]]
+    return Trained(
+        best, best_flow, flow_static, state.source, best_step, reports, stopped, tuple(on_the_way)
+    )
 
 
 def settle(

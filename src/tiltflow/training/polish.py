@@ -55,7 +55,7 @@ def polish(
     """
     assert isinstance(model.energy, MLPEnergy)
     solve_key, compare_key = jax.random.split(key)
-    candidates = _solve(solve_key, model, flow, x, draws)
+    candidates = _solve(model, x, *weigh_draws(solve_key, model.log_density, flow, draws))
     best = Polished(model.energy, 0.0, None)
     for damping, weight in zip(DAMPINGS, candidates):
         energy = eqx.tree_at(lambda it: it.network.layers[-1].weight, model.energy, weight[None])
@@ -70,14 +70,12 @@ def polish(
 
 @eqx.filter_jit
 def _solve(
-    key: PRNGKeyArray,
     model: TiltedEBM,
-    flow: AbstractDistribution,
     x: Float[Array, "n d"],
-    draws: int,
+    y: Float[Array, "draws d"],
+    log_weights: Float[Array, " draws"],
 ) -> Float[Array, "dampings width"]:
     """The last layer's weights after damped Newton steps, one row for every damping."""
-    y, log_weights = weigh_draws(key, model.log_density, flow, draws)
     energy = model.energy
     assert isinstance(energy, MLPEnergy)
     features = jax.lax.map(lambda point: _features(energy, point), y, batch_size=8192)

@@ -39,8 +39,6 @@ from tiltflow.models.merging import merged
 from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
-from tiltflow.sampling.cost import operations
-from tiltflow.sampling.iterated import choose_global_kernel
 from tiltflow.sampling.kernels import Preconditioner, learn_preconditioner
 from tiltflow.sampling.recording import (
     DRAWS_AT_ONCE,
@@ -61,6 +59,7 @@ from tiltflow.training.adaptive_sweeps import (
 )
 from tiltflow.training.ahead import CompileAhead
 from tiltflow.training.bases import proposal_on
+from tiltflow.training.global_move import choose_global_move
 from tiltflow.training.steps import copy_arrays
 
 WIDE_SHARE = 0.05
@@ -74,7 +73,6 @@ DRIFTING = 4.5
 """Standard errors; of hundreds of moments at rest the largest is hardly ever that far."""
 GLOBAL, LOCAL = "global_acceptance_rate", "local_acceptance_rate"
 MIXTURE_ROWS = 4000
-MOST_PROPOSALS = 64
 FEW_COMPONENTS = 4
 CHEAP_DIMENSION = 32
 """Up to here the mixture is padded to its largest size, above to a few components if that is
@@ -219,9 +217,22 @@ def warm_up(
         settings.local_kernel,
         settings.local_steps,
         adaptation.final(state.adaptation),
-        state.preconditioner,
-        _choose_proposals(coordinates, taught, at_chains, weights, settings),
+        # A copy, because production is given its state to overwrite.
+        copy_arrays(state.preconditioner),
     )
+    kernel, tried = choose_global_move(
+        jax.random.fold_in(key, 7),
+        coordinates,
+        taught,
+        kernel,
+        state.chains.position,
+        at_chains,
+        weights,
+    )
+    if tried:
+        reports.append(tried)
+        if on_report:
+            on_report(tried)
     production = _production(coordinates, taught, kernel, state, static, settings)
     return WarmedUp(coordinates, taught, kernel, production, reports)
 
@@ -243,7 +254,7 @@ def _production(
     settings: WarmUpSettings,
 ) -> Sweeps:
     """Sweeps of the frozen kernel: by the warm-up's own program, if its moves are the same."""
-    if kernel.proposals > 1:
+    if kernel.proposals > 1 or kernel.path is not None:
         return frozen_sweeps(coordinates, flow, state.chains.position, kernel)
     nothing = _learning(adapts=False)
 
@@ -396,19 +407,3 @@ def _drift(moments: list[Float[np.ndarray, "n moments"]]) -> float:
     difference = np.mean(moments[half:], axis=0) - np.mean(moments[:half], axis=0)
     error = difference.std(axis=0, ddof=1) / np.sqrt(len(difference))
     return float(np.max(np.abs(difference.mean(axis=0)) / np.maximum(error, np.finfo(float).tiny)))
-
-
-def _choose_proposals(
-    coordinates: Rescaled,
-    flow: AbstractDistribution,
-    at_chains: Float[np.ndarray, " n"],
-    of_draws: Float[Array, " k"],
-    settings: WarmUpSettings,
-) -> int:
-    """Draws of the flow that pay best for each chain and sweep: 1 for IMH, more for i-SIR."""
-    point = jnp.zeros(flow.shape)
-    evaluation = operations(coordinates, point)
-    # A gradient costs about twice as much again as the value.
-    local_sweep = 3 * evaluation * settings.local_steps
-    draw = operations(lambda: flow.sample_and_log_prob(jax.random.key(0))) + evaluation
-    return choose_global_kernel(at_chains, of_draws, draw, local_sweep, most=MOST_PROPOSALS)
