@@ -19,8 +19,9 @@ from tiltflow.training.adaptive_sweeps import (
     run_sweeps,
 )
 from tiltflow.training.bases import proposal_on
+from tiltflow.training.lessons import DRIFT_CHUNKS, DRIFTING, drift
 from tiltflow.training.steps import copy_arrays
-from tiltflow.training.warm_up import DRIFT_CHUNKS, DRIFTING, _drift, _learning, _proposal
+from tiltflow.training.warm_up import _learning, _proposal
 
 TARGET = two_modes()
 SETTINGS = WarmUpSettings(chunk=3, local_steps=2, batch=64, reservoir=256, flow_steps=2)
@@ -94,10 +95,10 @@ def moments(trend, *, chunks=DRIFT_CHUNKS, chains=200, seed=0):
 
 def test_a_drift_is_seen_and_rest_is_not():
     """At rest: 100 runs of 6 moments, each below the limit (a normal exceeds 4.5 in 7 of 10^6)."""
-    assert max(_drift(moments(0.0, seed=seed)) for seed in range(100)) < DRIFTING
-    assert _drift(moments(0.03)) > DRIFTING
+    assert max(drift(moments(0.0, seed=seed)) for seed in range(100)) < DRIFTING
+    assert drift(moments(0.03)) > DRIFTING
     # The mutant takes the chunks of one chain for the chains: it would see nothing.
-    assert _drift(moments(0.03)[:7]) == 0.0
+    assert drift(moments(0.03)[:7]) == 0.0
 
 
 def test_a_flow_of_the_user_keeps_its_density_in_other_coordinates():

@@ -1,13 +1,13 @@
 """Warm-up of the sampler of a known log-density: exploration, a mixture, a flow, frozen kernels.
 
-First the chains explore by local moves alone, in coordinates scaled by the Fisher information of
-their gradients (Titsias 2023), then in coordinates scaled by their own spread. The flow stands on
-a Gaussian mixture fitted to the reservoir, once after the exploration and once more when the
-global moves have found the weights of the modes; the mixture's components also tell the modes
-apart for the local kernel's preconditioner. The flow learns for as long as the acceptance rate of
-its draws grows or the chains still spread, and the best state is kept (their effective share would
-be a sharper measure, but where tails are heavy it is all noise). Everything that adapts stops here:
-production runs frozen kernels.
+First the chains explore by local moves alone, in coordinates scaled by their gradients and then by
+their spread (`adapted_coordinates.py`). A Gaussian mixture is fitted to the reservoir, once after
+the exploration and once more when its draws, as global moves, have found the weights of the modes.
+The flow stands on one Gaussian for each mode of it (`models/merging.py`), which also tell the modes
+apart for the local kernel's preconditioner; where it then learns to propose but poorly, another one
+on all components competes with it. Lessons end by acceptance rates and not by effective shares,
+which would be sharper, but are all noise where tails are heavy (`lessons.py`). Everything that
+adapts stops here: production runs frozen kernels.
 """
 
 import importlib
@@ -48,6 +48,7 @@ from tiltflow.sampling.recording import (
     weigh_some,
 )
 from tiltflow.sampling.sweep import FrozenKernel, Recording
+from tiltflow.training.adapted_coordinates import fisher_coordinates, spread_coordinates
 from tiltflow.training.adaptive_sweeps import (
     Learning,
     WarmUpSettings,
@@ -60,18 +61,12 @@ from tiltflow.training.adaptive_sweeps import (
 from tiltflow.training.ahead import CompileAhead
 from tiltflow.training.bases import proposal_on
 from tiltflow.training.global_move import choose_global_move
+from tiltflow.training.lessons import acceptance, teach
 from tiltflow.training.steps import copy_arrays
 
 WIDE_SHARE = 0.05
 GOOD_ACCEPTANCE = 0.6
 """At less, a flow on one Gaussian for each mode may not be the best there is."""
-FIRST_CHUNKS = 2
-"""Chunks over which the learning rate rises."""
-DRIFT_CHUNKS = 32
-FEWEST_DRIFT_CHUNKS = 8
-DRIFTING = 4.5
-"""Standard errors; of hundreds of moments at rest the largest is hardly ever that far."""
-GLOBAL, LOCAL = "global_acceptance_rate", "local_acceptance_rate"
 MIXTURE_ROWS = 4000
 FEW_COMPONENTS = 4
 CHEAP_DIMENSION = 32
@@ -133,32 +128,40 @@ def warm_up(
     for program in afterwards:
         ahead.submit(*program)
 
+    def report(**figures: Any) -> None:
+        reports.append(figures)
+        if on_report:
+            on_report(figures)
+
     def run(
         stage: str,
         key: PRNGKeyArray,
         index: int,
         state: WarmUpState,
         static: PyTree,
-        **learning: Any,
+        *,
+        proposes: bool = True,
+        rate: float = 0.0,
     ) -> tuple[WarmUpState, Recording]:
         chunk_key = jax.random.fold_in(key, index)
-        inputs = (coordinates, static, settings, _learning(**learning), chunk_key)
-        state, recording = run_sweeps(inputs, state)
-        rates = {GLOBAL: recording.global_acceptance_rate, LOCAL: recording.local_acceptance_rate}
-        means = {name: float(np.asarray(each).mean()) for name, each in rates.items()}
-        reports.append({"stage": stage, "step": index + 1} | means)
-        if on_report:
-            on_report(reports[-1])
+        learning = _learning(proposes=proposes, rate=rate)
+        state, recording = run_sweeps((coordinates, static, settings, learning, chunk_key), state)
+        report(
+            stage=stage,
+            step=index + 1,
+            global_acceptance_rate=acceptance(recording),
+            local_acceptance_rate=float(np.asarray(recording.local_acceptance_rate).mean()),
+        )
         return state, recording
 
-    coordinates, state = _fisher_coordinates(coordinates, state, settings)
+    coordinates, state = fisher_coordinates(coordinates, state, settings)
     importlib.import_module("sklearn.mixture")  # takes a second, and is needed next
     compiled.result()
     for stage, stage_key in (("explore", explore_key), ("explore again", again_key)):
         for index in range(settings.exploration_chunks):
             state, _ = run(stage, stage_key, index, state, static, proposes=False)
         if stage == "explore":
-            coordinates, state = _spread_coordinates(coordinates, state, settings)
+            coordinates, state = spread_coordinates(coordinates, _newest(state), state, settings)
 
     fitted = _search_mixture(state, settings)
     if len(fitted.density.log_weights) > size:
@@ -173,42 +176,23 @@ def warm_up(
     for index in range(settings.mixture_chunks):
         state, _ = run("mixture", mixture_key, index, state, static)
 
-    def teach(
-        stage: str, key: PRNGKeyArray, state: WarmUpState
-    ) -> tuple[WarmUpState, PyTree, Float[np.ndarray, " n"]]:
-        """The state after the lessons, the flow at its best, and the chains' log-weights."""
-        best, best_rate, stale = copy_arrays(state.flow.average), 0.0, 0
-        at_chains, moments = np.zeros(0), []
-        for index in range(settings.flow_chunks):
-            rate = settings.learning_rate * min(1.0, (index + 1) / FIRST_CHUNKS)
-            state, recording = run(stage, key, index, state, static, rate=rate)
-            at_chains = np.asarray(recording.log_ratio)[-1]
-            moments = [*moments[1 - DRIFT_CHUNKS :], _moments(recording)]
-            acceptance = reports[-1][GLOBAL]
-            # While the chains still spread, an earlier flow is one for less than there is.
-            if acceptance > best_rate or _drift(moments) > DRIFTING:
-                best, best_rate, stale = copy_arrays(state.flow.average), acceptance, 0
-            else:
-                stale += 1
-            if stale >= settings.patience:
-                break
-        return state, best, at_chains
-
     mixture = _refit_mixture(state, [mixture], fitted)
     modes = merged(mixture)
     state, static = stand_on(modes, state)
-    state, best, at_chains = teach("flow", teach_key, state)
+    state, best, at_chains = teach(run, "flow", teach_key, state, static, settings)
     several = flow is None and len(modes.log_weights) < len(mixture.log_weights)
-    if several and reports[-1][GLOBAL] < GOOD_ACCEPTANCE:
+    if several and reports[-1]["global_acceptance_rate"] < GOOD_ACCEPTANCE:
         candidates = [(best, static)]
         state, static = stand_on(mixture, state)
-        state, best, at_chains = teach("flow on components", components_key, state)
+        state, best, at_chains = teach(
+            run, "flow on components", components_key, state, static, settings
+        )
         candidates.append((best, static))
         rates = []
         for index, (average, static) in enumerate(candidates):
             state = state._replace(flow=state.flow._replace(average=copy_arrays(average)))
-            state, _ = run("compare", compare_key, index, state, static)
-            rates.append(reports[-1][GLOBAL])
+            state, recording = run("compare", compare_key, index, state, static)
+            rates.append(acceptance(recording))
         best, static = candidates[int(np.argmax(rates))]
     taught = eqx.combine(best, static)
     weighs.result()
@@ -230,9 +214,7 @@ def warm_up(
         weights,
     )
     if tried:
-        reports.append(tried)
-        if on_report:
-            on_report(tried)
+        report(**tried)
     production = _production(coordinates, taught, kernel, state, static, settings)
     return WarmedUp(coordinates, taught, kernel, production, reports)
 
@@ -263,45 +245,6 @@ def _production(
 
     average = copy_arrays(trainable(flow)[0])
     return Sweeps(state._replace(flow=state.flow._replace(average=average)), run, settings.chunk)
-
-
-def _fisher_coordinates(
-    coordinates: Rescaled, state: WarmUpState, settings: WarmUpSettings
-) -> tuple[Rescaled, WarmUpState]:
-    """Scale 1 / sqrt(E[g_j^2]): for a Gaussian, the inverse root of its precision's diagonal."""
-    square = np.mean(np.asarray(state.chains.gradient, float) ** 2, axis=0)
-    # A direction without any slope keeps the steepest one's scale, or one.
-    steepest = square.max() if square.max() > 0 else 1.0
-    square = np.where(square > 0, square, steepest)
-    centre = np.asarray(state.chains.position, float).mean(axis=0)
-    return _moved(coordinates, centre, 1 / np.sqrt(square), state, settings)
-
-
-def _spread_coordinates(
-    coordinates: Rescaled, state: WarmUpState, settings: WarmUpSettings
-) -> tuple[Rescaled, WarmUpState]:
-    """Coordinates in which the newer half of the reservoir has median zero and width one.
-
-    The width is half of the central 68 %: a deviation would be that of the tails where they are
-    heavy, and then most points lie at zero.
-    """
-    low, middle, high = np.quantile(_newest(state), [0.16, 0.5, 0.84], axis=0)
-    width = np.where(high > low, (high - low) / 2, 1.0)
-    return _moved(coordinates, middle, width, state, settings)
-
-
-def _moved(
-    coordinates: Rescaled,
-    centre: Float[np.ndarray, " d"],
-    scale: Float[np.ndarray, " d"],
-    state: WarmUpState,
-    settings: WarmUpSettings,
-) -> tuple[Rescaled, WarmUpState]:
-    """New coordinates, given in the old ones; a state with the chains where they are, no more."""
-    position = (np.asarray(state.chains.position, float) - centre) / scale
-    kind = state.chains.position.dtype
-    refined = coordinates.refined(jnp.asarray(centre, kind), jnp.asarray(scale, kind))
-    return refined, initial_state(refined, jnp.asarray(position, kind), state.flow, settings)
 
 
 def _proposal(
@@ -388,22 +331,3 @@ def _learn_scale(
     kind = "dense" if preconditioner.scale.ndim == 2 else "diagonal"
     learnt = learn_preconditioner(rows, kind, labels)
     return copy_arrays((learnt, adaptation.init(first_step_size(reservoir))))
-
-
-def _moments(recording: Recording) -> Float[np.ndarray, "n moments"]:
-    """The mean of every coordinate and of its square along each chain."""
-    position = np.asarray(recording.position, dtype=float)
-    return np.concatenate([position.mean(axis=0), (position**2).mean(axis=0)], axis=1)
-
-
-def _drift(moments: list[Float[np.ndarray, "n moments"]]) -> float:
-    """How far the chains' moments have moved between two halves of the chunks, at most.
-
-    In standard errors, of the differences of single chains: those are independent of each other.
-    """
-    if len(moments) < FEWEST_DRIFT_CHUNKS:
-        return 0.0
-    half = len(moments) // 2
-    difference = np.mean(moments[half:], axis=0) - np.mean(moments[:half], axis=0)
-    error = difference.std(axis=0, ddof=1) / np.sqrt(len(difference))
-    return float(np.max(np.abs(difference.mean(axis=0)) / np.maximum(error, np.finfo(float).tiny)))
