@@ -9,29 +9,29 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import paramax
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from tiltflow.data.checks import as_table, check_cells, check_table
-from tiltflow.data.dequantisation import dequantise, find_quanta, requantise, share_of_ties
+from tiltflow.data.dequantisation import (
+    dequantise,
+    find_quanta,
+    most_frequent,
+    requantise,
+    share_of_ties,
+)
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import assess
 from tiltflow.evaluation.basins import assign, find_modes
 from tiltflow.evaluation.bracket import bracket, judge_closely
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
-from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
-from tiltflow.models.energies import MLPEnergy
-from tiltflow.models.files import fill_tree, read_model, tree_arrays, write_model
-from tiltflow.models.gaussian_mixture import (
-    GaussianMixture,
-    mixture_template,
-)
+from tiltflow.models.files import read_model, write_model
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.ladder import ladder_sweeps
@@ -40,7 +40,7 @@ from tiltflow.sampling.recording import Sweeps, frozen_sweeps, importance_start
 from tiltflow.sampling.sweep import FrozenKernel
 from tiltflow.sampling.tempering import stack_levels
 from tiltflow.training.balanced import Balanced
-from tiltflow.training.bases import BaseKind, choose_base, proposal_on
+from tiltflow.training.bases import BaseKind, choose_base
 from tiltflow.training.density import (
     Density,
     batched_log_density,
@@ -49,7 +49,7 @@ from tiltflow.training.density import (
     fit_density,
 )
 from tiltflow.training.global_move import COLLAPSED
-from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing, steps_template
+from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing
 
 SAMPLE_SWEEPS = 20
 WITNESS_CHAINS = 512
@@ -141,7 +141,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.feature_names_in_ = np.asarray(columns, dtype=object)
         self.n_features_in_ = X.shape[1]
         self.quanta_ = find_quanta(X)
-        self.origin_ = _most_frequent(X)
+        self.origin_ = most_frequent(X)
         for name, share in zip(columns, share_of_ties(X, self.quanta_)):
             if share > MANY_TIES:
                 warnings.warn(
@@ -288,34 +288,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
     def save(self, path: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into the folder `path`."""
         check_is_fitted(self)
-        config = {
-            "parameters": {**self.get_params(), "random_state": None},
-            "columns": [str(name) for name in self.feature_names_in_],
-            "base": self.base_,
-            "base_components": (
-                _mixture_components(self._model.base)
-                if isinstance(self._model.base, GaussianMixture)
-                else None
-            ),
-            "proposal_components": _mixture_components(self._flow),
-            "preprocessing": self.preprocessing_,
-            "local_steps": self.local_steps_,
-            "best_step": self.n_iter_,
-            "earlier_energies": len(self._earlier),
-            "ladder": self._climbs,
-            "stopped": self.stopped_,
-            "verdict": self.verdict_._asdict(),
-            "log_normalizer": self.log_normalizer_,
-            "log_normalizer_stderr": self.log_normalizer_stderr_,
-            "importance_ess": self.importance_ess_,
-            "held_out_log_likelihood": self.held_out_log_likelihood_,
-            "held_out_log_likelihood_stderr": self.held_out_log_likelihood_stderr_,
-            "metrics": self.metrics_,
-        }
-        arrays = {"quanta": self.quanta_, "origin": self.origin_, "rows": self._kept_rows}
-        arrays["step_size"] = np.asarray(self._step_size)
-        for name, tree in self._modules().items():
-            arrays |= tree_arrays(name, tree)
+        config, arrays = describe(self)
         write_model(Path(path), config, arrays)
 
     def _check_arguments(self) -> None:
@@ -341,15 +314,6 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             raise InputError(
                 f"validation_fraction: {self.validation_fraction!r} is not between 0 and 1"
             )
-
-    def _modules(self) -> dict[str, Any]:
-        return {
-            "preprocessing": self._bijection,
-            "base": self._model.base,
-            "energy": self._model.energy,
-            "flow": self._flow,
-            **{f"earlier_{i}": energy for i, energy in enumerate(self._earlier)},
-        }
 
     def _set_density(self, density: Density) -> None:
         self._model, self._flow, self._step_size = density.model, density.flow, density.step_size
@@ -446,79 +410,17 @@ def _labels(
     return labels
 
 
-def _mixture_components(distribution: Any) -> int:
-    """How many components the Gaussian mixture in `distribution` has."""
-    distribution = paramax.unwrap(distribution)
-    leaves = jax.tree.leaves(distribution, is_leaf=lambda leaf: isinstance(leaf, GaussianMixture))
-    return next(len(leaf.log_weights) for leaf in leaves if isinstance(leaf, GaussianMixture))
-
-
-def _most_frequent(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
-    """A value of each column that lies on its grid, if it has one: the minimum need not."""
-    origins = []
-    for column in X.T:
-        values, counts = np.unique(column, return_counts=True)
-        origins.append(values[counts.argmax()])
-    return np.array(origins)
-
-
 def load(path: str | Path) -> BalancedEBM:
     """The estimator that `save` wrote into the folder `path`.
 
     Raises:
         InputError: a file is missing or damaged, or the format version is another.
     """
-    folder = Path(path)
-    config, arrays = read_model(folder)
-    source = str(folder)
+    config, arrays = read_model(Path(path))
     try:
         estimator = BalancedEBM(**config["parameters"])
-        estimator._check_arguments()
-        columns = config["columns"]
-        dimension = len(columns)
-        estimator.feature_names_in_ = np.asarray(columns, dtype=object)
-        estimator.n_features_in_ = dimension
-        estimator.base_ = config["base"]
-        estimator.preprocessing_ = config["preprocessing"]
-        estimator.local_steps_ = int(config["local_steps"])
-        estimator.n_iter_ = config["best_step"]
-        estimator.stopped_ = config["stopped"]
-        estimator.verdict_ = read_verdict(config["verdict"])
-        estimator.metrics_ = config["metrics"]
-        for name in (
-            "log_normalizer",
-            "log_normalizer_stderr",
-            "importance_ess",
-            "held_out_log_likelihood",
-            "held_out_log_likelihood_stderr",
-        ):
-            setattr(estimator, f"{name}_", float(config[name]))
-        mixture = mixture_template(int(config["proposal_components"]), dimension)
-        flow = proposal_on(jax.random.key(0), mixture)
-        components = config["base_components"]
-        base = flow if components is None else mixture_template(int(components), dimension)
-        energy = MLPEnergy(
-            dimension,
-            width=estimator.energy_width,
-            depth=estimator.energy_depth,
-            key=jax.random.key(0),
-        )
-        # Folders that were written before there were any have none.
-        earlier = range(int(config.get("earlier_energies", 0)))
-        estimator._climbs = bool(config.get("ladder", False))
-        bijection = steps_template(estimator.preprocessing_, dimension)
-        estimator.quanta_ = arrays["quanta"]
-        estimator.origin_ = arrays["origin"]
-        estimator._kept_rows = arrays["rows"]
-        estimator._step_size = jnp.asarray(arrays["step_size"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{source}: the configuration is damaged ({error!r})") from None
-    estimator._bijection = fill_tree("preprocessing", bijection, arrays, source)
-    estimator._model = TiltedEBM(
-        fill_tree("base", base, arrays, source), fill_tree("energy", energy, arrays, source)
-    )
-    estimator._flow = fill_tree("flow", flow, arrays, source)
-    estimator._earlier = tuple(fill_tree(f"earlier_{i}", energy, arrays, source) for i in earlier)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: the configuration is damaged ({error!r})") from None
+    estimator._check_arguments()
+    restore(estimator, config, arrays, str(path))
     return estimator

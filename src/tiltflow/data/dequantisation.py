@@ -134,3 +134,12 @@ def _fit_grid(
         steps = np.round(phase - origin)
         on_grid = np.abs(phase - origin - steps) < 0.05
     return quantum, float(counts[on_grid].sum() / counts.sum())
+
+
+def most_frequent(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
+    """A value of each column that lies on its grid, if it has one: the minimum need not."""
+    origins = []
+    for column in X.T:
+        values, counts = np.unique(column, return_counts=True)
+        origins.append(values[counts.argmax()])
+    return np.array(origins)

@@ -6,7 +6,7 @@ moments along each chain, compared between two halves of the last lessons; the c
 independent of each other, so that their differences give the error.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, PyTree
@@ -22,6 +22,7 @@ DRIFTING = 4.5
 """Standard errors; of hundreds of moments at rest the largest is hardly ever that far."""
 
 
+@runtime_checkable
 class Run(Protocol):
     """One chunk of sweeps, reported under the name of its stage; `index` counts from zero."""
 

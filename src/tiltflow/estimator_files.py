@@ -1,0 +1,123 @@
+"""What a fitted `BalancedEBM` is on disk: settings and figures in JSON, all arrays beside them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import paramax
+
+from tiltflow.data.errors import InputError
+from tiltflow.evaluation.verdict import read_verdict
+from tiltflow.models.energies import MLPEnergy
+from tiltflow.models.files import fill_tree, tree_arrays
+from tiltflow.models.gaussian_mixture import GaussianMixture, mixture_template
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.training.bases import proposal_on
+from tiltflow.training.preprocess import steps_template
+
+FIGURES = (
+    "log_normalizer",
+    "log_normalizer_stderr",
+    "importance_ess",
+    "held_out_log_likelihood",
+    "held_out_log_likelihood_stderr",
+)
+
+
+def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The configuration and the arrays of a fitted estimator."""
+    base, flow = estimator._model.base, estimator._flow
+    mixture = isinstance(base, GaussianMixture)
+    config = {
+        "parameters": {**estimator.get_params(), "random_state": None},
+        "columns": [str(name) for name in estimator.feature_names_in_],
+        "base": estimator.base_,
+        "base_components": _components(base) if mixture else None,
+        "proposal_components": _components(flow),
+        "preprocessing": estimator.preprocessing_,
+        "local_steps": estimator.local_steps_,
+        "best_step": estimator.n_iter_,
+        "earlier_energies": len(estimator._earlier),
+        "ladder": estimator._climbs,
+        "stopped": estimator.stopped_,
+        "verdict": estimator.verdict_._asdict(),
+        **{name: getattr(estimator, f"{name}_") for name in FIGURES},
+        "metrics": estimator.metrics_,
+    }
+    arrays = {
+        "quanta": estimator.quanta_,
+        "origin": estimator.origin_,
+        "rows": estimator._kept_rows,
+        "step_size": np.asarray(estimator._step_size),
+    }
+    modules = {
+        "preprocessing": estimator._bijection,
+        "base": base,
+        "energy": estimator._model.energy,
+        "flow": flow,
+        **{f"earlier_{i}": energy for i, energy in enumerate(estimator._earlier)},
+    }
+    for name, tree in modules.items():
+        arrays |= tree_arrays(name, tree)
+    return config, arrays
+
+
+def restore(
+    estimator: Any, config: dict[str, Any], arrays: dict[str, np.ndarray], source: str
+) -> None:
+    """Make `estimator`, with the stored parameters, the fitted one that was described.
+
+    Raises:
+        InputError: something is missing or damaged; `source` names where.
+    """
+    try:
+        columns = config["columns"]
+        dimension = len(columns)
+        estimator.feature_names_in_ = np.asarray(columns, dtype=object)
+        estimator.n_features_in_ = dimension
+        estimator.base_ = config["base"]
+        estimator.preprocessing_ = config["preprocessing"]
+        estimator.local_steps_ = int(config["local_steps"])
+        estimator.n_iter_ = config["best_step"]
+        estimator.stopped_ = config["stopped"]
+        estimator.verdict_ = read_verdict(config["verdict"])
+        estimator.metrics_ = config["metrics"]
+        for name in FIGURES:
+            setattr(estimator, f"{name}_", float(config[name]))
+        mixture = mixture_template(int(config["proposal_components"]), dimension)
+        flow = proposal_on(jax.random.key(0), mixture)
+        components = config["base_components"]
+        base = flow if components is None else mixture_template(int(components), dimension)
+        energy = MLPEnergy(
+            dimension,
+            width=estimator.energy_width,
+            depth=estimator.energy_depth,
+            key=jax.random.key(0),
+        )
+        earlier = range(int(config["earlier_energies"]))
+        estimator._climbs = bool(config["ladder"])
+        bijection = steps_template(estimator.preprocessing_, dimension)
+        estimator.quanta_ = arrays["quanta"]
+        estimator.origin_ = arrays["origin"]
+        estimator._kept_rows = arrays["rows"]
+        estimator._step_size = jnp.asarray(arrays["step_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{source}: the configuration is damaged ({error!r})") from None
+
+    def fill(name: str, tree: Any) -> Any:
+        return fill_tree(name, tree, arrays, source)
+
+    estimator._bijection = fill("preprocessing", bijection)
+    estimator._model = TiltedEBM(fill("base", base), fill("energy", energy))
+    estimator._flow = fill("flow", flow)
+    estimator._earlier = tuple(fill(f"earlier_{i}", energy) for i in earlier)
+
+
+def _components(distribution: Any) -> int:
+    """How many components the Gaussian mixture in `distribution` has."""
+    distribution = paramax.unwrap(distribution)
+    leaves = jax.tree.leaves(distribution, is_leaf=lambda leaf: isinstance(leaf, GaussianMixture))
+    return next(len(leaf.log_weights) for leaf in leaves if isinstance(leaf, GaussianMixture))
