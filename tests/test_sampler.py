@@ -71,6 +71,24 @@ def test_weights_come_right_from_wrong_starts(result):
     assert label(result.samples).mean() == pytest.approx(1 / 3, abs=0.05)
 
 
+def test_modes_are_found_without_labels(result):
+    """In the user's units; chains cross between them at most sweeps that would change sides."""
+    weights = result.mode_weights()
+    order = np.argsort(weights.weights)[::-1]
+    np.testing.assert_array_equal(order, [0, 1])
+    assert weights.weights[0] == pytest.approx(2 / 3, abs=0.03)
+    expected = np.asarray(TARGET.means)[np.argsort(-np.asarray(TARGET.weights))]
+    np.testing.assert_allclose(weights.centers / np.array([100.0, 0.1]), expected, atol=0.1)
+    # Independent draws would change sides with probability 2 (2/3) (1/3).
+    assert 0.3 < result.jump_rate(label) < 0.5
+
+
+def test_the_chains_go_to_arviz(result):
+    posterior = result.to_inference_data().posterior
+    assert posterior["x1"].shape == result.chains.shape[1::-1]
+    np.testing.assert_array_equal(posterior["x0"][3], result.chains[:, 3, 0])
+
+
 def test_the_verdict_trusts_it(result):
     assert result.verdict.status == "trusted", result.verdict.reasons
     assert result.diagnostics.rhat.shape == (2,)

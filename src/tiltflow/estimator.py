@@ -27,7 +27,7 @@ from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import assess
-from tiltflow.evaluation.basins import assign, find_modes
+from tiltflow.evaluation.basin_weights import basin_weights
 from tiltflow.evaluation.bracket import bracket, judge_closely
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
@@ -248,23 +248,17 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         witnesses = self._call_witnesses()
-        shape = witnesses.recording.position.shape
-        chains = np.asarray(witnesses.recording.position, float).reshape(-1, shape[-1])
+        chains = np.asarray(witnesses.recording.position, float)
         draws = np.asarray(witnesses.draws, float)
         log_weights = np.asarray(witnesses.log_weights, float)
-        if label_fn is not None:
-            chain_labels, draw_labels = (
-                _labels(label_fn, self._to_rows(points)) for points in (chains, draws)
-            )
-            return with_intervals(
-                label_weights(chain_labels.reshape(shape[:2]), draw_labels, log_weights)
-            )
-        modes = find_modes(self._model.log_density, chains)
-        finite = np.isfinite(log_weights)
-        draw_labels = np.zeros(len(draws), int)
-        draw_labels[finite] = assign(self._model.log_density, draws[finite], modes)
-        estimate = label_weights(modes.labels.reshape(shape[:2]), draw_labels, log_weights)
-        return with_intervals(estimate, self._to_rows(modes.centers)[estimate.labels])
+        if label_fn is None:
+            found = basin_weights(self._model.log_density, chains, draws, log_weights)
+            return with_intervals(found[0], self._to_rows(found[1]))
+        rows = chains.reshape(-1, chains.shape[-1])
+        labels, draw_labels = (_labels(label_fn, self._to_rows(each)) for each in (rows, draws))
+        return with_intervals(
+            label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights)
+        )
 
     def log_normalizer_bounds(self, key: int = 0) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.

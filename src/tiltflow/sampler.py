@@ -15,8 +15,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import assess
+from tiltflow.evaluation.basin_weights import basin_weights
 from tiltflow.evaluation.bracket import bracket, judge_closely
-from tiltflow.evaluation.diagnostics import ChainDiagnostics, diagnostic_programs
+from tiltflow.evaluation.diagnostics import ChainDiagnostics, diagnostic_programs, jump_rate
+from tiltflow.evaluation.inference_data import to_inference_data
 from tiltflow.evaluation.log_normalizer import LogNormalizer
 from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
 from tiltflow.evaluation.verdict import Verdict
@@ -64,12 +66,46 @@ class SampleResult(NamedTuple):
     sampler: Sampler
     reports: list[dict[str, Any]]
 
-    def mode_weights(self, label_fn: Callable[[np.ndarray], np.ndarray]) -> ModeWeights:
-        """The share of mass of every label, with 95 % intervals; label_fn: (n, d) -> (n,)."""
-        shape = self.chains.shape
-        labels = np.asarray(label_fn(self.chains.reshape(-1, shape[-1]))).reshape(shape[:2])
-        draw_labels = np.asarray(label_fn(self.proposals))
-        return with_intervals(label_weights(labels, draw_labels, self.proposal_log_weights))
+    def mode_weights(
+        self, label_fn: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> ModeWeights:
+        """The share of mass of every label, or of every mode, with 95 % intervals.
+
+        `label_fn` takes points (n, d) and returns n labels. Without it, modes are the basins of
+        the log-density, by decreasing weight.
+        """
+        if label_fn is not None:
+            draw_labels = np.asarray(label_fn(self.proposals))
+            labels = label_weights(
+                self._chain_labels(label_fn), draw_labels, self.proposal_log_weights
+            )
+            return with_intervals(labels)
+        coordinates = self.sampler.coordinates
+        estimate, centers = basin_weights(
+            coordinates,
+            coordinates.rows_from_user(self.chains),
+            coordinates.rows_from_user(self.proposals),
+            np.asarray(self.proposal_log_weights, float),
+        )
+        return with_intervals(estimate, coordinates.rows_to_user(centers))
+
+    def jump_rate(self, label_fn: Callable[[np.ndarray], np.ndarray]) -> float:
+        """The share of the sweeps after which a chain's label is another; label_fn as above."""
+        return jump_rate(self._chain_labels(label_fn))
+
+    def to_inference_data(self, names: list[str] | None = None) -> Any:
+        """The chains as an `arviz.InferenceData`, a variable for each name (x0, x1, ...).
+
+        Raises:
+            InputError: the names are not one for each coordinate, each once.
+            ImportError: ArviZ is not installed (`pip install 'tiltflow[arviz]'`).
+        """
+        d = self.chains.shape[2]
+        return to_inference_data(self.chains, names or [f"x{i}" for i in range(d)])
+
+    def _chain_labels(self, label_fn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        sweeps, chains, d = self.chains.shape
+        return np.asarray(label_fn(self.chains.reshape(-1, d))).reshape(sweeps, chains)
 
     def annealed_bounds(self, key: PRNGKeyArray) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.

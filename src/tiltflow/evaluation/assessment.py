@@ -19,7 +19,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from tiltflow.evaluation.bridge import bridge_sampling
-from tiltflow.evaluation.diagnostics import ChainDiagnostics, diagnose_chains, pareto_k
+from tiltflow.evaluation.diagnostics import (
+    ChainDiagnostics,
+    diagnose_chains,
+    jump_rate,
+    pareto_k,
+)
 from tiltflow.evaluation.log_normalizer import LogNormalizer, importance_sampling
 from tiltflow.evaluation.mode_weights import (
     agreement,
@@ -53,7 +58,7 @@ def assess(witnesses: Witnesses) -> Assessment:
     diagnostics = diagnose_chains(recording.position)
     rhat, bulk, tail = (np.asarray(each) for each in diagnostics)
     local = _mean(recording.local_acceptance_rate)
-    regional, halves = _regional_disagreements(recording, draws, log_weights)
+    regional, halves, jumps = _by_regions(recording, draws, log_weights)
     # Two exact estimates differ by rounding, of which nothing should be made.
     error = max(float(np.hypot(bridge.stderr, importance.stderr)), 1e-4)
     figures = {
@@ -75,6 +80,7 @@ def assess(witnesses: Witnesses) -> Assessment:
         "log_z_disagreement": abs(float(bridge.log_z) - float(importance.log_z)) / error,
         "weight_disagreement": regional,
         "start_disagreement": halves,
+        "jump_rate": jumps,
     }
     return Assessment(bridge, importance, diagnostics, figures)
 
@@ -117,18 +123,19 @@ def _acceptance(
     return (ratios + at_least) / len(weights)
 
 
-def _regional_disagreements(
+def _by_regions(
     recording: Recording, draws: Float[Array, "k d"], log_weights: Float[Array, " k"]
-) -> tuple[float, float]:
-    """The largest standardised difference of the shares of `REGIONS` cells that cover the chains.
+) -> tuple[float, float, float]:
+    """What `REGIONS` cells that cover the chains tell.
 
-    First between chains and importance weights, then between the two halves of the chains.
+    The largest standardised difference of their shares between chains and importance weights, then
+    between the two halves of the chains; and how often a chain changes its cell in a sweep.
     """
     from sklearn.cluster import KMeans  # here, because it takes a second
 
     position = np.asarray(recording.position, dtype=float)
     if not (np.isfinite(np.asarray(log_weights)).any() and np.isfinite(position).all()):
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), float("nan")
     rows = position.reshape(-1, position.shape[-1])
     generator = np.random.default_rng(0)
     some = rows[generator.permutation(len(rows))[:CLUSTERED_ROWS]]
@@ -142,4 +149,5 @@ def _regional_disagreements(
     )
     half = chains // 2
     first, second = weights_from_chains(labels[:, :half]), weights_from_chains(labels[:, half:])
-    return agreement(weights_from_chains(labels), by_importance), agreement(first, second)
+    between = agreement(weights_from_chains(labels), by_importance)
+    return between, agreement(first, second), jump_rate(labels)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.diagnostics import psis_weights
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 from scipy.special import ndtri
 
 from tiltflow.data.errors import InputError
@@ -169,6 +169,6 @@ def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     return jnp.where(flat & (tail >= 5), 0.0, k)
 
 
-def jump_rate(labels: Int[Array, "draws chains"]) -> Float[Array, ""]:
+def jump_rate(labels: Shaped[np.ndarray, "draws chains"]) -> float:
     """The share of the steps from one draw to the next at which a chain's label changes."""
-    return jnp.mean(labels[1:] != labels[:-1])
+    return float(np.mean(labels[1:] != labels[:-1]))

@@ -38,6 +38,9 @@ def to_inference_data(
         ) from error
     values = np.swapaxes(np.asarray(draws), 0, 1)
     stats = None if log_density is None else {"lp": np.swapaxes(np.asarray(log_density), 0, 1)}
-    return arviz.from_dict(
-        posterior={name: values[:, :, i] for i, name in enumerate(names)}, sample_stats=stats
-    )
+    with warnings.catch_warnings():
+        # Many short chains are as they should be here; ArviZ takes them for swapped axes.
+        warnings.filterwarnings("ignore", "More chains", UserWarning)
+        return arviz.from_dict(
+            posterior={name: values[:, :, i] for i, name in enumerate(names)}, sample_stats=stats
+        )

@@ -33,6 +33,11 @@ class Rescaled(eqx.Module):
         """The same on the host, where many rows need no compilation."""
         return np.asarray(self.centre) + np.asarray(self.scale) * np.asarray(z)
 
+    def rows_from_user(self, x: Any) -> np.ndarray:
+        """`from_user` on the host, in float64."""
+        centre, scale = (np.asarray(each, float) for each in (self.centre, self.scale))
+        return (np.asarray(x, float) - centre) / scale
+
     def from_user(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """Points in these coordinates."""
         return (x - self.centre) / self.scale
