@@ -11,6 +11,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import paramax
 from flowjax.bijections import (
     AbstractBijection,
@@ -24,6 +25,7 @@ from flowjax.flows import coupling_flow as flowjax_coupling_flow
 from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from tiltflow.models.coupling_order import conditioning_orders, permutations
 from tiltflow.models.spline import RationalQuadraticSpline
 
 SPLINE_MAX_DIMENSION = 8
@@ -60,6 +62,7 @@ def coupling_flow(
         nn_depth=depth,
         invert=True,
     )
+    flow = _in_order(flow, layers or default_layers)
     return _start_at_identity(eqx.tree_at(_constructors, flow, replace_fn=lambda _: kind))
 
 
@@ -92,6 +95,29 @@ class _Transformer:
 def _constructors(flow: Transformed) -> list:
     nodes = jax.tree.leaves(flow.bijection, is_leaf=lambda n: isinstance(n, Coupling))
     return [node.transformer_constructor for node in nodes if isinstance(node, Coupling)]
+
+
+def _in_order(flow: Transformed, layers: int) -> Transformed:
+    """The flow with halves that are chosen (`coupling_order.py`), where flowjax draws them.
+
+    In the plane there is nothing to choose: layers take turns.
+    """
+
+    def permutes(dist: Transformed) -> list:
+        nodes = jax.tree.leaves(dist.bijection, is_leaf=lambda node: isinstance(node, Permute))
+        return [node for node in nodes if isinstance(node, Permute)]
+
+    if not permutes(flow):
+        return flow
+    forward = permutations(conditioning_orders(flow.shape[0], layers))
+    both = [(jnp.asarray(each),) for each in (forward, np.argsort(forward, axis=1))]
+    return eqx.tree_at(
+        lambda dist: [
+            part for node in permutes(dist) for part in (node.permutation, node.inverse_permutation)
+        ],
+        flow,
+        both,
+    )
 
 
 def _bounded_scale(raw: Float[Array, "..."]) -> Float[Array, "..."]:
