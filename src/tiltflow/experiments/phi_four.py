@@ -11,8 +11,8 @@ A phase alone is one bump, for which a mixture suffices: here the flow is not ta
 most of the time. Most of the exploration is for the mixture's covariance, of 5050 numbers.
 
 A small part of the positive phase has a wall beside its middle sites, pressed there by the field (7
-in 10 000 at b = .1, by the transfer matrix). The mixture does not cover it, and the verdict on the
-positive phase is often a doubt.
+in 10 000 at b = .1, by the transfer matrix). The mixture hardly covers it, and now and then the
+verdict on the positive phase is a doubt.
 """
 
 import json
