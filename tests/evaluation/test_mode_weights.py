@@ -232,12 +232,16 @@ def test_agreement_is_a_standard_normal_where_both_are_right():
     assert abs(np.mean(squares) - 1) < 4 * np.sqrt(2 / 500)
 
 
-def test_a_draw_of_no_weight_in_a_label_is_worth_hardly_more_than_all():
-    """Two chain draws of 8192 in a rare place, where one draw of the flow fell far out."""
+@pytest.mark.parametrize("log_weight", [-50.0, -400.0])
+def test_a_draw_of_no_weight_in_a_label_is_worth_hardly_more_than_all(log_weight):
+    """Two chain draws of 8192 in a rare place, where one draw of the flow fell far out.
+
+    The square of the smaller weight is zero to the last bit.
+    """
     labels = np.zeros((32, 256), int)
     labels[3, 7] = labels[20, 9] = 1
     log_weights = np.zeros(8192)
-    log_weights[0] = -50.0
+    log_weights[0] = log_weight
     draws = weights_from_importance((np.arange(8192) == 0).astype(int), log_weights)
     assert draws.effective_draws.max() <= 5 * 8192
     assert agreement(weights_from_chains(labels), draws) < 4

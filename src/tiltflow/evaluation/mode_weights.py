@@ -142,7 +142,7 @@ def weights_from_importance(
     if len(seen) == 1:
         effective = np.full(1, overall)
     else:
-        hits = share**2 / squares
+        hits = _ratio(share**2, squares)
         other_hits = _ratio((1 - share) ** 2, squares.sum() - squares)
         # A label that one draw of next to no weight fell into has next to no variance, but is not
         # known much better than by all draws.
