@@ -43,6 +43,7 @@ from tiltflow.evaluation.mode_weights import (
     with_intervals,
 )
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
+from tiltflow.report.files import append_json_lines
 from tiltflow.report.table import format_table
 from tiltflow.sampler import Sampler, SampleResult, sample
 from tiltflow.sampling.recording import frozen_sweeps
@@ -98,8 +99,7 @@ def run_case(case: Case, *, seeds: int, seed: int, quiet: bool, out: Path) -> li
             key = jax.random.fold_in(jax.random.key(run_seed), warm_up)
             figures = replicate_warm_up(key, case.target, REPLICATES // case.warm_ups)
             found = [about | each for each in figures]
-            with path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in found)
+            append_json_lines(path, found)
         lines += found
     return lines
 

@@ -4,7 +4,6 @@ Weights .4, .3, .2, .1; 20 000 rows; everything is judged on fresh points of the
 log Z by importance sampling from the flow.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tiltflow.data.mixtures import four_modes, warped_modes
 from tiltflow.data.targets import Target
 from tiltflow.experiments.problem import exact_log_prob, judge, make_problem
 from tiltflow.models.gaussian_mixture import best_mixture
+from tiltflow.report.files import append_json_lines
 from tiltflow.report.table import format_table, mean_and_std
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import choose_base
@@ -110,8 +110,7 @@ def _reproduce(case: Case, seeds: int, seed: int, quiet: bool, out: Path) -> Non
     for i in range(seeds):
         results.append(run_case(case, seed=seed + i, quiet=quiet))
         # Each finished seed is kept at once: a long run may be stopped.
-        with (out / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(results[-1]) + "\n")
+        append_json_lines(out / "results.jsonl", results[-1:])
     names = {
         "KL(truth || model)": "kl",
         "base alone": "base_kl",

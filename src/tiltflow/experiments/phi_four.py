@@ -15,7 +15,6 @@ in 10 000 at b = .1, by the transfer matrix). The mixture hardly covers it, and 
 verdict on the positive phase is a doubt.
 """
 
-import json
 import math
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tqdm import tqdm
 
 from tiltflow.data.lattice import PhiFourChain, exact_log_odds, minima
+from tiltflow.report.files import append_json_lines
 from tiltflow.report.table import format_table
 from tiltflow.sampler import sample
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
@@ -123,9 +123,7 @@ def reproduce_phi_four(*, seeds: int, seed: int, quiet: bool, out: Path) -> None
     for run_seed, number in tqdm(wanted, desc="fields", disable=quiet):
         key = jax.random.fold_in(jax.random.key(run_seed), number)
         lines.append({"seed": run_seed} | run_field(key, PhiFourChain(FIELDS[number])))
-        # Each field is kept at once: a long run may be stopped.
-        with (out / "fields.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(lines[-1]) + "\n")
+        append_json_lines(out / "fields.jsonl", lines[-1:])
     print(summary(lines), flush=True)
 
 

@@ -8,7 +8,6 @@ target of Grenioux's code, d = 16 to 256; there of equal weights). Here the weig
 two modes are 45 or 63 deviations apart, so that only the flow's draws carry mass between them.
 """
 
-import json
 import math
 import resource
 import sys
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from tiltflow.data.mixtures import GaussianMixture
 from tiltflow.experiments.coverage import initial_positions
+from tiltflow.report.files import append_json_lines
 from tiltflow.report.table import format_table
 from tiltflow.sampler import sample
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
@@ -90,9 +90,7 @@ def reproduce_sample_four_modes(*, seeds: int, seed: int, quiet: bool, out: Path
     lines = []
     for each in tqdm(range(seed, seed + seeds), desc="seeds", disable=quiet):
         lines.append({"seed": each} | run_seed(jax.random.key(each), target))
-        # Each finished seed is kept at once: a long run may be stopped.
-        with (out / "seeds.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(lines[-1]) + "\n")
+        append_json_lines(out / "seeds.jsonl", lines[-1:])
     print(summary(lines), flush=True)
 
 

@@ -23,6 +23,7 @@ from tiltflow.data.dequantisation import dequantise, find_quanta
 from tiltflow.data.preprocessing import to_model_units
 from tiltflow.data.tables import read_table
 from tiltflow.estimator import BalancedEBM
+from tiltflow.report.files import append_json_lines
 from tiltflow.report.table import format_table
 from tiltflow.training.bases import choose_base
 from tiltflow.training.preprocess import fit_steps
@@ -46,8 +47,7 @@ def reproduce_tables(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
         results = []
         for i in range(seeds):
             results.append(compare_on_table(name, table, seed=seed + i))
-            with (out / "results.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(results[-1]) + "\n")
+            append_json_lines(out / "results.jsonl", results[-1:])
             if not quiet:
                 print(json.dumps(results[-1]), flush=True)
         rows.append([name, str(table.shape[0]), str(table.shape[1]), *_summary(results)])

@@ -1,7 +1,10 @@
-"""Write a whole file or none: under a temporary name first, then renamed."""
+"""Write a whole file or none, by a temporary name; or add lines to one that grows."""
 
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
@@ -17,3 +20,9 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_json_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Add a line of JSON for each of `lines`, so that a long run that is stopped has kept them."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
