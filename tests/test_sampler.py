@@ -83,6 +83,11 @@ def test_modes_are_found_without_labels(result):
     assert 0.3 < result.jump_rate(label) < 0.5
 
 
+def test_labels_that_are_not_one_for_each_point_are_named(result):
+    with pytest.raises(InputError, match=r"label_fn: returned shape \(2,\)"):
+        result.mode_weights(lambda x: x.mean(axis=0))
+
+
 def test_the_chains_go_to_arviz(result):
     posterior = result.to_inference_data().posterior
     assert posterior["x1"].shape == result.chains.shape[1::-1]

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -29,7 +29,7 @@ from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import assess
 from tiltflow.evaluation.basin_weights import basin_weights
 from tiltflow.evaluation.bracket import bracket, judge_closely
-from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
+from tiltflow.evaluation.mode_weights import ModeWeights, label_rows, with_intervals
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
 from tiltflow.models.files import read_model, write_model
 from tiltflow.models.tilted import TiltedEBM
@@ -255,7 +255,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             found = basin_weights(self._model.log_density, chains, draws, log_weights)
             return with_intervals(found[0], self._to_rows(found[1]))
         rows = chains.reshape(-1, chains.shape[-1])
-        labels, draw_labels = (_labels(label_fn, self._to_rows(each)) for each in (rows, draws))
+        labels, draw_labels = (label_rows(label_fn, self._to_rows(each)) for each in (rows, draws))
         return with_intervals(
             label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights)
         )
@@ -391,17 +391,6 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             self._kernel(),
             self.stopped_,
         )
-
-
-def _labels(
-    label_fn: Callable[[Float[np.ndarray, "n d"]], Any], rows: Float[np.ndarray, "n d"]
-) -> Shaped[np.ndarray, " n"]:
-    labels = np.asarray(label_fn(rows))
-    if labels.shape != (len(rows),):
-        raise InputError(
-            f"label_fn: returned shape {labels.shape} for {len(rows)} rows; return one label a row"
-        )
-    return labels
 
 
 def load(path: str | Path) -> BalancedEBM:

@@ -20,7 +20,7 @@ from tiltflow.evaluation.bracket import bracket, judge_closely
 from tiltflow.evaluation.diagnostics import ChainDiagnostics, diagnostic_programs, jump_rate
 from tiltflow.evaluation.inference_data import to_inference_data
 from tiltflow.evaluation.log_normalizer import LogNormalizer
-from tiltflow.evaluation.mode_weights import ModeWeights, with_intervals
+from tiltflow.evaluation.mode_weights import ModeWeights, label_rows, with_intervals
 from tiltflow.evaluation.verdict import Verdict
 from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.sampling.chains import LogDensity
@@ -75,7 +75,7 @@ class SampleResult(NamedTuple):
         the log-density, by decreasing weight.
         """
         if label_fn is not None:
-            draw_labels = np.asarray(label_fn(self.proposals))
+            draw_labels = label_rows(label_fn, self.proposals)
             labels = label_weights(
                 self._chain_labels(label_fn), draw_labels, self.proposal_log_weights
             )
@@ -105,7 +105,7 @@ class SampleResult(NamedTuple):
 
     def _chain_labels(self, label_fn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         sweeps, chains, d = self.chains.shape
-        return np.asarray(label_fn(self.chains.reshape(-1, d))).reshape(sweeps, chains)
+        return label_rows(label_fn, self.chains.reshape(-1, d)).reshape(sweeps, chains)
 
     def annealed_bounds(self, key: PRNGKeyArray) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.
@@ -181,7 +181,7 @@ def sample(
     )
     coordinates, flow, kernel, position = sampler
     verdict = judge_closely(bounds_key, assessment, coordinates, flow, position, kernel)
-    chains = warmed.coordinates.rows_to_user(recording.position)
+    chains = coordinates.rows_to_user(recording.position)
     rows = chains.reshape(-1, chains.shape[-1])
     seed = int(jax.random.bits(pick_key))
     picked = np.random.default_rng(seed).choice(len(rows), num_samples, replace=False)
@@ -194,7 +194,7 @@ def sample(
         diagnostics=assessment.diagnostics,
         verdict=verdict,
         chains=chains,
-        proposals=warmed.coordinates.rows_to_user(proposals),
+        proposals=coordinates.rows_to_user(proposals),
         proposal_log_weights=np.asarray(log_weights),
         sampler=sampler,
         reports=warmed.reports,

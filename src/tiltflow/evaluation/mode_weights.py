@@ -19,6 +19,7 @@ The interval is Jeffreys' (Brown, Cai and DasGupta 2001, section 3.1.1) with n p
 which stays inside [0, 1] and, unlike p +- 2 stderr, keeps its coverage at small shares.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +64,18 @@ class WeightEstimate(NamedTuple):
     def standard_errors(self) -> Float[np.ndarray, " m"]:
         """Standard error of every share; zero where one label has all."""
         return np.sqrt(self.weights * (1 - self.weights) / self.effective_draws)
+
+
+def label_rows(
+    label_fn: Callable[[Float[np.ndarray, "n d"]], Any], rows: Float[np.ndarray, "n d"]
+) -> Shaped[np.ndarray, " n"]:
+    """The labels that a user's function gives; an `InputError` if they are not one for each row."""
+    labels = np.asarray(label_fn(rows))
+    if labels.shape != (len(rows),):
+        raise InputError(
+            f"label_fn: returned shape {labels.shape} for {len(rows)} rows; return one label a row"
+        )
+    return labels
 
 
 def weights_from_chains(labels: Shaped[np.ndarray, "draws chains"]) -> WeightEstimate:
