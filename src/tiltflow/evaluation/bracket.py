@@ -4,6 +4,8 @@ The bounds cost a compilation and gradients of both densities, so that they are 
 a figure of the flow or of log Z is beyond its limit; they add reasons and take none away.
 """
 
+import math
+
 import jax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -74,6 +76,6 @@ def bracket_figures(bounds: LogNormalizerBounds, log_z: float) -> dict[str, floa
         "log_z_lower": lower,
         "log_z_upper": upper,
         # Infinite bounds, with infinite errors, exclude nothing.
-        "bracket_excess": max(0.0, *(each for each in (below, above) if each == each)),
+        "bracket_excess": max(0.0, *(each for each in (below, above) if not math.isnan(each))),
         "bracket_width": upper - lower,
     }

@@ -7,6 +7,8 @@ on the line from mean to mean the mixture's density falls by more than a nat bel
 lower end, as between the modes of `evaluation/basins.py`. Groups are what barriers do not part.
 """
 
+from itertools import combinations
+
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse.csgraph import connected_components
@@ -37,7 +39,9 @@ def merged(mixture: GaussianMixture) -> GaussianMixture:
 def group_components(mixture: GaussianMixture) -> Int[np.ndarray, " k"]:
     """The group of every component, counted from zero."""
     means = np.asarray(mixture.means, float)
-    joined = np.array([[_no_barrier(mixture, a, b) for b in means] for a in means])
+    joined = np.zeros((len(means), len(means)), bool)
+    for i, j in combinations(range(len(means)), 2):
+        joined[i, j] = _no_barrier(mixture, means[i], means[j])
     return connected_components(joined, directed=False)[1]
 
 

@@ -15,6 +15,11 @@ from blackjax.adaptation.step_size import DualAveragingAdaptationState, dual_ave
 from jaxtyping import Array, Float
 
 
+def first_step_size(position: Float[Array, "n d"]) -> Float[Array, ""]:
+    """Of MALA, where every direction is about one wide (Roberts and Rosenthal 1998)."""
+    return jnp.full((), 0.5 / position.shape[1] ** (1 / 3), position.dtype)
+
+
 def init(step_size: Float[Array, ""]) -> DualAveragingAdaptationState:
     """The state before the first update. Start anew when the coordinates change."""
     start, _, _ = dual_averaging_adaptation(target=0.0)

@@ -34,13 +34,9 @@ class Rescaled(eqx.Module):
         return np.asarray(self.centre) + np.asarray(self.scale) * np.asarray(z)
 
     def rows_from_user(self, x: Any) -> np.ndarray:
-        """`from_user` on the host, in float64."""
+        """Rows in these coordinates, on the host, in float64."""
         centre, scale = (np.asarray(each, float) for each in (self.centre, self.scale))
         return (np.asarray(x, float) - centre) / scale
-
-    def from_user(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-        """Points in these coordinates."""
-        return (x - self.centre) / self.scale
 
     def refined(self, mean: Float[Array, " d"], deviation: Float[Array, " d"]) -> "Rescaled":
         """The coordinates in which points with this mean and deviation in z become standard."""

@@ -75,8 +75,7 @@ def importance_start(
 ) -> Float[Array, "chains d"]:
     """Where chains may start: `pool` draws of the flow, resampled by their importance weights."""
     draw_key, choice_key = jax.random.split(key)
-    points, log_prob = flow.sample_and_log_prob(draw_key, (pool,))
-    log_weights = jax.vmap(log_density)(points) - log_prob
+    points, log_weights = weigh_some(draw_key, log_density, flow, pool)
     log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
     # Not `categorical`, which would draw a number for every pair of a chain and a pool row.
     rows = jax.random.choice(choice_key, pool, (chains,), p=jax.nn.softmax(log_weights))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from tiltflow.sampling.adaptation import first_step_size
 from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
 from tiltflow.sampling.iterated import iterated_resampling
@@ -49,7 +50,7 @@ def path_of(
     """
     step_size = kernel.step_size
     if kernel.local != "mala":
-        step_size = jnp.full_like(step_size, 0.5 / position.shape[1] ** (1 / 3))
+        step_size = first_step_size(position)
     return path_between(key, log_density, flow, position, step_size, count, kernel.preconditioner)
 
 

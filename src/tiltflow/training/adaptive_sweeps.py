@@ -104,7 +104,7 @@ def initial_state(
         WarmUpState(
             chains=chains,
             adaptation=adaptation.init(
-                jnp.minimum(0.5 / (steepness + 1e-6), first_step_size(position))
+                jnp.minimum(0.5 / (steepness + 1e-6), adaptation.first_step_size(position))
             ),
             preconditioner=Preconditioner(jnp.eye(d) if d <= DENSE_MAX_DIMENSION else jnp.ones(d)),
             reservoir=jnp.zeros((rows, d)),
@@ -112,11 +112,6 @@ def initial_state(
             flow=flow,
         )
     )
-
-
-def first_step_size(position: Float[Array, "n d"]) -> Float[Array, ""]:
-    """Of MALA, where every direction is about one wide (Roberts and Rosenthal 1998)."""
-    return jnp.full((), 0.5 / position.shape[1] ** (1 / 3), position.dtype)
 
 
 @eqx.filter_jit

@@ -6,10 +6,10 @@ moments along each chain, compared between two halves of the last lessons; the c
 independent of each other, so that their differences give the error.
 """
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray, PyTree
+from jaxtyping import Float, PyTree
 
 from tiltflow.sampling.sweep import Recording
 from tiltflow.training.adaptive_sweeps import WarmUpSettings, WarmUpState
@@ -22,43 +22,23 @@ DRIFTING = 4.5
 """Standard errors; of hundreds of moments at rest the largest is hardly ever that far."""
 
 
-@runtime_checkable
-class Run(Protocol):
-    """One chunk of sweeps, reported under the name of its stage; `index` counts from zero."""
-
-    def __call__(
-        self,
-        stage: str,
-        key: PRNGKeyArray,
-        index: int,
-        state: WarmUpState,
-        static: PyTree,
-        *,
-        proposes: bool = True,
-        rate: float = 0.0,
-    ) -> tuple[WarmUpState, Recording]:
-        """The state after it, and the record."""
-        ...
+Lesson = Callable[..., tuple[WarmUpState, Recording]]
+"""One chunk of sweeps: (index, state, rate=...) -> the state after it, and the record."""
 
 
 def teach(
-    run: Run,
-    stage: str,
-    key: PRNGKeyArray,
-    state: WarmUpState,
-    static: PyTree,
-    settings: WarmUpSettings,
+    lesson: Lesson, state: WarmUpState, settings: WarmUpSettings
 ) -> tuple[WarmUpState, PyTree, Float[np.ndarray, " n"]]:
     """The state after the lessons, the flow's moving average at its best, the chains' log-weights.
 
-    The log-weights are log_density - log q before the last sweep.
+    The log-weights are those before the last sweep.
     """
     best, best_rate, stale = copy_arrays(state.flow.average), 0.0, 0
     at_chains, past = np.zeros(0), []
     for index in range(settings.flow_chunks):
         rate = settings.learning_rate * min(1.0, (index + 1) / FIRST_CHUNKS)
-        state, recording = run(stage, key, index, state, static, rate=rate)
-        at_chains = np.asarray(recording.log_ratio)[-1]
+        state, recording = lesson(index, state, rate=rate)
+        at_chains = last_log_weights(recording)
         past = [*past[1 - DRIFT_CHUNKS :], moments(recording)]
         accepted = acceptance(recording)
         if accepted > best_rate or drift(past) > DRIFTING:
@@ -68,6 +48,11 @@ def teach(
         if stale >= settings.patience:
             break
     return state, best, at_chains
+
+
+def last_log_weights(recording: Recording) -> Float[np.ndarray, " n"]:
+    """log_density - log q at the chains before the last sweep."""
+    return np.asarray(recording.log_ratio)[-1]
 
 
 def acceptance(recording: Recording) -> float:

@@ -53,7 +53,6 @@ from tiltflow.training.adaptive_sweeps import (
     Learning,
     WarmUpSettings,
     WarmUpState,
-    first_step_size,
     initial_flow,
     initial_state,
     run_sweeps,
@@ -61,7 +60,7 @@ from tiltflow.training.adaptive_sweeps import (
 from tiltflow.training.ahead import CompileAhead
 from tiltflow.training.bases import proposal_on
 from tiltflow.training.global_move import choose_global_move
-from tiltflow.training.lessons import acceptance, teach
+from tiltflow.training.lessons import acceptance, last_log_weights, teach
 from tiltflow.training.steps import copy_arrays
 
 WIDE_SHARE = 0.05
@@ -136,9 +135,9 @@ def warm_up(
     def run(
         stage: str,
         key: PRNGKeyArray,
+        static: PyTree,
         index: int,
         state: WarmUpState,
-        static: PyTree,
         *,
         proposes: bool = True,
         rate: float = 0.0,
@@ -159,7 +158,7 @@ def warm_up(
     compiled.result()
     for stage, stage_key in (("explore", explore_key), ("explore again", again_key)):
         for index in range(settings.exploration_chunks):
-            state, _ = run(stage, stage_key, index, state, static, proposes=False)
+            state, _ = run(stage, stage_key, static, index, state, proposes=False)
         if stage == "explore":
             coordinates, state = spread_coordinates(coordinates, _newest(state), state, settings)
 
@@ -167,33 +166,37 @@ def warm_up(
     if len(fitted.density.log_weights) > size:
         size = settings.max_components
 
-    def stand_on(mixture: GaussianMixture, state: WarmUpState) -> tuple[WarmUpState, PyTree]:
-        proposal = _proposal(flow_key, coordinates, flow, _base(mixture, size))
-        return _with_flow(state, padded(merged(mixture), size), proposal)
+    def stand_on(
+        base: GaussianMixture, modes: GaussianMixture, state: WarmUpState
+    ) -> tuple[WarmUpState, PyTree]:
+        proposal = _proposal(flow_key, coordinates, flow, _base(base, size))
+        return _with_flow(state, padded(modes, size), proposal)
 
     mixture = _refit_mixture(state, [fitted.density], fitted)
-    state, static = stand_on(mixture, state)
+    state, static = stand_on(mixture, merged(mixture), state)
     for index in range(settings.mixture_chunks):
-        state, _ = run("mixture", mixture_key, index, state, static)
+        state, _ = run("mixture", mixture_key, static, index, state)
 
     mixture = _refit_mixture(state, [mixture], fitted)
     modes = merged(mixture)
-    state, static = stand_on(modes, state)
-    state, best, at_chains = teach(run, "flow", teach_key, state, static, settings)
+    state, static = stand_on(modes, modes, state)
+    lesson = partial(run, "flow", teach_key, static)
+    state, best, at_chains = teach(lesson, state, settings)
     several = flow is None and len(modes.log_weights) < len(mixture.log_weights)
     if several and reports[-1]["global_acceptance_rate"] < GOOD_ACCEPTANCE:
         candidates = [(best, static)]
-        state, static = stand_on(mixture, state)
-        state, best, at_chains = teach(
-            run, "flow on components", components_key, state, static, settings
-        )
+        state, static = stand_on(mixture, modes, state)
+        lesson = partial(run, "flow on components", components_key, static)
+        state, best, _ = teach(lesson, state, settings)
         candidates.append((best, static))
-        rates = []
-        for index, (average, static) in enumerate(candidates):
+        trials = []
+        for index, (average, fixed) in enumerate(candidates):
             state = state._replace(flow=state.flow._replace(average=copy_arrays(average)))
-            state, recording = run("compare", compare_key, index, state, static)
-            rates.append(acceptance(recording))
-        best, static = candidates[int(np.argmax(rates))]
+            state, recording = run("compare", compare_key, fixed, index, state)
+            trials.append(recording)
+        winner = int(np.argmax([acceptance(each) for each in trials]))
+        best, static = candidates[winner]
+        at_chains = last_log_weights(trials[winner])
     taught = eqx.combine(best, static)
     weighs.result()
     weights = weigh_draws(teach_key, coordinates, taught, DRAWS_AT_ONCE)[1]
@@ -330,4 +333,4 @@ def _learn_scale(
     labels = jax.vmap(lambda x: jnp.argmax(mixture.joint_log_prob(x)))(reservoir)
     kind = "dense" if preconditioner.scale.ndim == 2 else "diagonal"
     learnt = learn_preconditioner(rows, kind, labels)
-    return copy_arrays((learnt, adaptation.init(first_step_size(reservoir))))
+    return copy_arrays((learnt, adaptation.init(adaptation.first_step_size(reservoir))))
