@@ -122,7 +122,7 @@ def test_the_chains_follow_the_model(first):
 def one_draw(key, model, flow, state, rate):
     parameters, static = trainable(flow)
     state = state._replace(flow=parameters)
-    return SOURCE.draw(key, model, static, state, rate)
+    return SOURCE.draw(key, model, static, state, X[:64], rate)
 
 
 class Fence(eqx.Module):

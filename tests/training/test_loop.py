@@ -70,7 +70,7 @@ class Script(Persistent):
         above = jnp.asarray(self.breaks_above)
         return ScriptState(trainable(flow)[0], position, *cues, above)
 
-    def draw(self, key, model, flow_static, state, rate):
+    def draw(self, key, model, flow_static, state, batch, rate):
         good = model.base.sample(key, (self.chains,))
         position = jnp.where(state.count < state.turns_bad, good, jnp.asarray(MODES[0]))
         since = state.count - state.breaks

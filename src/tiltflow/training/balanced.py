@@ -77,6 +77,7 @@ class Balanced:
         model: TiltedEBM,
         flow_static: PyTree,
         state: BalancedState,
+        batch: Float[Array, "b d"],
         rate: Float[Array, ""],
     ) -> tuple[Negatives, BalancedState, dict[str, Float[Array, ""]]]:
         """Move the chains under `model` and let the flow learn from where they were.

@@ -26,8 +26,7 @@ from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.balanced import Balanced, BalancedState
 from tiltflow.training.guard import Runaway, TrainingFailed, find_runaway
-from tiltflow.training.likelihood import likelihood_gradient
-from tiltflow.training.persistent import Persistent
+from tiltflow.training.methods import Objective, Source, energy_gradient
 from tiltflow.training.steps import copy_arrays, moving_average
 
 OnReport = Callable[[dict[str, Any]], None]
@@ -95,7 +94,7 @@ def train_energy(
     key: PRNGKeyArray,
     energy: Energy,
     base: AbstractDistribution,
-    source: Balanced | Persistent,
+    source: Source | Objective,
     flow: AbstractDistribution | None,
     x: Float[Array, "n d"],
     held_out: Float[Array, "m d"] | None,
@@ -116,7 +115,7 @@ def train_energy(
     init_key, run_key, report_key = jax.random.split(key, 3)
     energy_parameters, energy_static = eqx.partition(energy, eqx.is_inexact_array)
     flow_static = trainable(flow)[1]
-    source_state = source.init(init_key, base, flow)  # pyright: ignore[reportArgumentType]
+    source_state = source.init(init_key, base, flow)
     state = initial_state(energy_parameters, source_state, schedule)
     best, best_flow, best_step, stale = energy, flow, 0, 0
     reports: list[dict[str, Any]] = []
@@ -282,13 +281,16 @@ def run_chunk(
 
     def step(state: TrainState, inputs: tuple) -> tuple[TrainState, dict]:
         i, energy_rate, flow_rate = inputs
-        energy = eqx.combine(state.energy, energy_static)
-        model = TiltedEBM(base, energy)
-        negatives, source_state, info = source.draw(
-            jax.random.fold_in(run_key, i), model, flow_static, state.source, flow_rate
-        )
         batch = x[order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]]
-        gap, gradient = likelihood_gradient(energy, batch, negatives)
+        gradient, source_state, info = energy_gradient(
+            source,
+            jax.random.fold_in(run_key, i),
+            TiltedEBM(base, eqx.combine(state.energy, energy_static)),
+            flow_static,
+            state.source,
+            batch,
+            flow_rate,
+        )
         gradient, _ = eqx.partition(gradient, eqx.is_inexact_array)
         updates, optimiser = _optimiser(schedule).update(gradient, state.optimiser, state.energy)
         parameters = jax.tree.map(
@@ -296,7 +298,7 @@ def run_chunk(
         )
         count = state.step + 1
         average = moving_average(state.average, parameters, count, schedule.averaging)
-        info |= {"energy_gap": gap, "gradient_norm": optax.tree.norm(gradient)}
+        info |= {"gradient_norm": optax.tree.norm(gradient)}
         return TrainState(parameters, average, optimiser, source_state, count), info
 
     return jax.lax.scan(step, state, (jnp.arange(schedule.chunk), energy_rates, flow_rates))

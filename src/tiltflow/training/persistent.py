@@ -44,6 +44,7 @@ class Persistent:
         model: TiltedEBM,
         flow_static: PyTree,
         state: PersistentState,
+        batch: Float[Array, "b d"],
         rate: Float[Array, ""],
     ) -> tuple[Negatives, PersistentState, dict[str, Float[Array, ""]]]:
         """Move the chains by `local_steps` unadjusted Langevin steps under `model`."""
