@@ -71,6 +71,10 @@ class Balanced:
             log_step_size=jnp.fmin(longest, math.log(0.1 / dimension ** (1 / 3))),
         )
 
+    def evaluations(self, batch_size: int) -> int:
+        """Gradients of the energy a step: the refreshed chains, local steps and proposals."""
+        return self.chains * (self.local_steps + 2)
+
     def draw(
         self,
         key: PRNGKeyArray,

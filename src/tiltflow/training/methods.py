@@ -24,6 +24,10 @@ class Source(Protocol):
         """The state before the first step; `flow` is None where the method has none."""
         ...
 
+    def evaluations(self, batch_size: int) -> int:
+        """How often one step evaluates the energy's gradient in a point."""
+        ...
+
     def draw(
         self,
         key: PRNGKeyArray,
@@ -46,6 +50,10 @@ class Objective(Protocol):
 
     def init(self, key: PRNGKeyArray, base: AbstractDistribution, flow: Any) -> Any:
         """The state before the first step; `flow` is None where the method has none."""
+        ...
+
+    def evaluations(self, batch_size: int) -> int:
+        """How often one step evaluates the energy's gradient in a point."""
         ...
 
     def gradient(

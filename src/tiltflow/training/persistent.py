@@ -38,6 +38,10 @@ class Persistent:
         """Start the chains at draws of the base."""
         return PersistentState(base.sample(key, (self.chains,)))
 
+    def evaluations(self, batch_size: int) -> int:
+        """Gradients of the energy a step: the refreshed chains and local steps."""
+        return self.chains * (self.local_steps + 1)
+
     def draw(
         self,
         key: PRNGKeyArray,
