@@ -183,7 +183,7 @@ def sample(
     verdict = judge_closely(bounds_key, assessment, coordinates, flow, position, kernel)
     chains = coordinates.rows_to_user(recording.position)
     rows = chains.reshape(-1, chains.shape[-1])
-    seed = int(jax.random.bits(pick_key))
+    seed = np.asarray(jax.random.key_data(pick_key))
     picked = np.random.default_rng(seed).choice(len(rows), num_samples, replace=False)
     return SampleResult(
         samples=rows[picked],

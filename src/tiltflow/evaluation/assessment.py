@@ -72,7 +72,7 @@ def assess(witnesses: Witnesses) -> Assessment:
         "local_acceptance_rate": local,
         "local_acceptance_rate_high": local,
         "stuck_share": _stuck_share(recording, log_weights),
-        "nan_share": max(_mean(unusable(log_weights)), _mean(recording.nan_share)),
+        "nan_share": max(_mean(unusable(np.asarray(log_weights))), _mean(recording.nan_share)),
         "inf_share": _mean(np.asarray(log_weights) == np.inf),
         "log_z": float(bridge.log_z),
         "log_z_stderr": float(bridge.stderr),

@@ -13,7 +13,6 @@ BlackJAX computes them, of ranks that SciPy takes; here is decided what it leave
 run along the first axis.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import blackjax
@@ -25,6 +24,7 @@ from jaxtyping import Array, Float, Shaped
 from scipy.special import ndtri
 
 from tiltflow.data.errors import InputError
+from tiltflow.sampling.quick_jit import quick_jit
 
 
 class ChainDiagnostics(NamedTuple):
@@ -43,7 +43,7 @@ TOGETHER = 8
 """Series whose effective sizes are computed at once: one program for any number of them."""
 
 
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+@quick_jit(0)
 def _sizes(halves: Float[Array, "half both k"]) -> Float[Array, " k"]:
     """BlackJAX's; compiled fast rather than well, since it takes longer to compile than to run."""
     return blackjax.ess(halves, chain_axis=1, sample_axis=0)
@@ -151,7 +151,7 @@ def _rhat(halves: Float[np.ndarray, "half both d"]) -> Float[np.ndarray, " d"]:
     return np.asarray(rhat, float).reshape(halves.shape[2])
 
 
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+@quick_jit(0)
 def pareto_k(log_weights: Float[Array, " n"]) -> Float[Array, ""]:
     """The Pareto shape of the largest min(n / 5, 3 sqrt(n)) importance weights.
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.sampling.chains import LogDensity, refresh
 from tiltflow.sampling.paths import AnnealedPath, anneal
+from tiltflow.sampling.quick_jit import quick_jit
 from tiltflow.sampling.sweep import FrozenKernel, Recording, sweep
 
 DRAWS_AT_ONCE = 8192
@@ -105,7 +106,7 @@ def weigh_draws(
     return jnp.asarray(y[:draws]), jnp.asarray(log_weights[:draws])
 
 
-@eqx.filter_jit
+@quick_jit(1)
 def weigh_some(
     key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, draws: int
 ) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:

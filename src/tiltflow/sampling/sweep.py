@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
@@ -156,4 +157,4 @@ def _global_move(
 
 def unusable(log_weights: Any) -> Any:
     """Where the log-density is nan or +inf, of NumPy as of JAX."""
-    return ~(log_weights < jnp.inf)
+    return ~(log_weights < np.inf)

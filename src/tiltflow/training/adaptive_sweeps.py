@@ -30,6 +30,7 @@ from tiltflow.sampling.kernels import (
     Preconditioner,
     target_acceptance,
 )
+from tiltflow.sampling.quick_jit import quick_jit
 from tiltflow.sampling.sweep import FrozenKernel, Recording, sweep
 from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average
 
@@ -86,7 +87,7 @@ class Learning(NamedTuple):
     adapts: Bool[Array, ""]
 
 
-@eqx.filter_jit
+@quick_jit(0)
 def initial_state(
     log_density: LogDensity,
     position: Float[Array, "n d"],
@@ -123,7 +124,7 @@ def initial_flow(flow: AbstractDistribution) -> tuple[FlowState, PyTree]:
     return copy_arrays(state), static
 
 
-@eqx.filter_jit(donate="all-except-first")
+@quick_jit(1, donate="all-except-first")
 def run_sweeps(
     inputs: tuple[LogDensity, PyTree, WarmUpSettings, Learning, PRNGKeyArray],
     state: WarmUpState,

@@ -22,8 +22,13 @@ class CompileAhead:
         return self
 
     def submit(self, program: Any, *arguments: Any) -> "Future[None]":
-        """Compile `program`, a function of `eqx.filter_jit`, for arguments like these."""
-        return self._pool.submit(lambda: program.lower(*arguments).compile() and None)
+        """Compile `program`, a function of `eqx.filter_jit`, for arguments like these.
+
+        It is traced here: two threads that trace would wait for one another, and the first program
+        for the later ones.
+        """
+        lowered = program.lower(*arguments)
+        return self._pool.submit(lambda: lowered.compile() and None)
 
     def __exit__(
         self,

@@ -8,7 +8,6 @@ on the best Gaussian mixture: a flow cannot tear one bump into several without l
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from tiltflow.data.errors import InputError
 from tiltflow.data.folds import simplest_within_error
 from tiltflow.models.flows import coupling_flow
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
+from tiltflow.sampling.quick_jit import quick_jit
 from tiltflow.training.maximum_likelihood import fit_flow
 
 BaseKind = Literal["auto", "gaussian", "mixture", "flow"]
@@ -40,21 +40,23 @@ class Start(NamedTuple):
     base_log_likelihood: float
 
 
-@eqx.filter_jit
-def proposal_on(
+def untaught_proposal(
     key: PRNGKeyArray,
     mixture: AbstractDistribution,
     transformer: Literal["auto", "spline", "affine"] = "auto",
 ) -> AbstractDistribution:
     """An unfitted proposal: a coupling flow on `mixture`, which stays as it is.
 
-    In one dimension, where nothing can be coupled, an affine map of it. Compiled as a whole: layer
-    by layer it is seconds of small compilations.
+    In one dimension, where nothing can be coupled, an affine map of it.
     """
     frozen = paramax.non_trainable(mixture)
     if mixture.shape == (1,):
         return Transformed(frozen, Affine(jnp.zeros(1), jnp.ones(1)))
     return coupling_flow(key, frozen, transformer=transformer)
+
+
+proposal_on = quick_jit(0)(untaught_proposal)
+"""The same, compiled as a whole: layer by layer it is seconds."""
 
 
 def choose_base(

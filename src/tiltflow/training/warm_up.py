@@ -40,6 +40,7 @@ from tiltflow.sampling import adaptation
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
 from tiltflow.sampling.kernels import Preconditioner, learn_preconditioner
+from tiltflow.sampling.quick_jit import quick_jit
 from tiltflow.sampling.recording import (
     DRAWS_AT_ONCE,
     Sweeps,
@@ -58,7 +59,7 @@ from tiltflow.training.adaptive_sweeps import (
     run_sweeps,
 )
 from tiltflow.training.ahead import CompileAhead
-from tiltflow.training.bases import proposal_on
+from tiltflow.training.bases import proposal_on, untaught_proposal
 from tiltflow.training.global_move import choose_global_move
 from tiltflow.training.lessons import acceptance, last_log_weights, teach
 from tiltflow.training.steps import copy_arrays
@@ -114,11 +115,13 @@ def warm_up(
     # A stand-in for the flow, built without being computed: the compiler asks for shapes alone.
     coordinates = Rescaled(log_density, jnp.zeros(d), jnp.ones(d))
     template = mixture_template(1, d)
-    stand_in = _zeros(_proposal, flow_key, coordinates, flow, _base(template, size))
+    stand_in = _zeros(
+        _proposal, flow_key, coordinates, flow, _base(template, size), untaught_proposal
+    )
     untaught, static = initial_flow(stand_in)
     state = initial_state(coordinates, position, untaught, settings)
     inputs = (coordinates, static, settings, _learning(), explore_key)
-    compiled = ahead.submit(run_sweeps, inputs, copy_arrays(state))
+    compiled = ahead.submit(run_sweeps, inputs, state)
     if flow is None:
         ahead.submit(proposal_on, flow_key, _base(template, size), "affine")
     local = (state.reservoir, state.seen, state.preconditioner, padded(template, size))
@@ -255,11 +258,12 @@ def _proposal(
     coordinates: Rescaled,
     flow: AbstractDistribution | None,
     base: GaussianMixture,
+    make: Callable[..., AbstractDistribution] = proposal_on,
 ) -> AbstractDistribution:
     """The user's flow in the sampler's coordinates, or an untaught one on `base`."""
     if flow is None:
         # Splines propose a little better, and take three times as long (docs/decisions.md).
-        return proposal_on(key, base, "affine")
+        return make(key, base, "affine")
     to_sampler = Affine(-coordinates.centre / coordinates.scale, 1 / coordinates.scale)
     return Transformed(flow, paramax.non_trainable(to_sampler))
 
@@ -299,9 +303,13 @@ def _newest(state: WarmUpState) -> Float[np.ndarray, "rows d"]:
 def _search_mixture(state: WarmUpState, settings: WarmUpSettings) -> Fitted:
     """The kind of mixture that stands under the flow, by a search on few rows."""
     rows = np.random.default_rng(0).permutation(_newest(state))[:MIXTURE_ROWS]
-    held_out = len(rows) // 5
+    held_out = len(rows) // 4
     return best_mixture(
-        rows[held_out:], rows[:held_out], seed=0, max_components=settings.max_components
+        rows[held_out:],
+        rows[:held_out],
+        seed=0,
+        max_components=settings.max_components,
+        quick=True,
     )
 
 
@@ -321,7 +329,7 @@ def _base(mixture: GaussianMixture, size: int) -> GaussianMixture:
     return padded(with_wide_twins(mixture, WIDE_SHARE), 2 * size)
 
 
-@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+@quick_jit(0)
 def _learn_scale(
     reservoir: Float[Array, "rows d"],
     seen: Array,
