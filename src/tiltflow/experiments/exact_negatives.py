@@ -30,8 +30,8 @@ class GridNegatives:
     """A source of negatives: `draws` points of a square of model units, by the model's masses."""
 
     draws: int = 1024
-    cells: int = 160
-    half_width: float = 5.0
+    cells: int = 128
+    half_width: float = 4.5
 
     def init(self, key: PRNGKeyArray, base: AbstractDistribution, flow: Any = None) -> GridState:
         """The grid."""

@@ -42,7 +42,7 @@ from tiltflow.experiments.problem import (
     model_log_density,
 )
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.sampler import sample
+from tiltflow.sampler import SampleResult, sample
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
 
 POINTS = 20_000
@@ -131,11 +131,19 @@ def judge_model(
         seen = _by_exact_draws(problem, model.base, seed)
     else:
         try:
-            seen = _by_sampling(problem, model, flow, settings, seed)
+            result = sample(
+                model.log_density,
+                problem.x[:CHAINS],
+                key=jax.random.key(seed + 1),
+                num_samples=SAMPLES,
+                settings=settings,
+                flow=flow,
+            )
         except (ValueError, RuntimeError) as error:
             # The sampler refuses a density that is not finite at its starts, and much can break
             # on the way where it runs to infinity: that is a finding, and no reason to stop.
             return broken(problem, " ".join(str(error).split()))
+        seen = _by_sampling(problem, result)
     rows, draws = to_user(problem, fresh), to_user(problem, seen.draws)
     log_z = seen.log_z
     gaps = exact_log_prob(problem.target, rows) - model_log_density(problem, model, rows) + log_z
@@ -228,26 +236,11 @@ def _draw_base(base: AbstractDistribution, key: Array) -> Float[Array, "n d"]:
     return base.sample(key, (POINTS,))
 
 
-def _by_sampling(
-    problem: Problem,
-    model: TiltedEBM,
-    flow: AbstractDistribution | None,
-    settings: WarmUpSettings | None,
-    seed: int,
-) -> Seen:
-    modes = len(problem.share)
-    result = sample(
-        model.log_density,
-        problem.x[:CHAINS],
-        key=jax.random.key(seed + 1),
-        num_samples=SAMPLES,
-        settings=settings,
-        flow=flow,
-    )
+def _by_sampling(problem: Problem, result: SampleResult) -> Seen:
     found = result.mode_weights(
         lambda rows: labels_of(problem.target, to_user(problem, np.asarray(rows, float)))
     )
-    weights = np.zeros(modes)
+    weights = np.zeros(len(problem.share))
     weights[found.labels] = found.weights
     sweeps, chains, _ = result.chains.shape
     worth = float(np.min(result.diagnostics.ess_bulk)) / (sweeps * chains)
