@@ -1,6 +1,6 @@
 """Neural transport: chains that move by HMC in the latent space of the base, a flow.
 
-Nijkamp et al. (2020, arXiv:2006.06897). With a flow x = g(z), z ~ q0, as base, the tilted model is
+Nijkamp et al. (2022). With a flow x = g(z), z ~ q0, as base, the tilted model is
 pulled back to
 
     p(z) = q0(z) exp(-E(g(z))) / Z
