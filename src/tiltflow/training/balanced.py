@@ -63,7 +63,7 @@ class Balanced:
         (dimension,) = base.shape
         position = base.sample(key, (self.chains,))
         # No larger than the narrowest direction allows, or not one local move is ever accepted.
-        longest = -jnp.log(_largest_precision(base, position))
+        longest = -jnp.log(largest_precision(base, position))
         return BalancedState(
             position=position,
             flow=parameters,
@@ -127,7 +127,7 @@ class Balanced:
 
 
 @eqx.filter_jit
-def _largest_precision(base: AbstractDistribution, draws: Float[Array, "n d"]) -> Float[Array, ""]:
+def largest_precision(base: AbstractDistribution, draws: Float[Array, "n d"]) -> Float[Array, ""]:
     """The largest eigenvalue of E[g g^T], g the base's score: for a Gaussian, of its precision."""
     scores = jax.vmap(jax.grad(base.log_prob))(draws)
     return jnp.linalg.eigvalsh(scores.T @ scores / len(draws))[-1]

@@ -1,42 +1,62 @@
 """Persistent negatives: chains that go on from step to step by local moves alone.
 
 Tieleman (2008); with unadjusted Langevin moves this is the usual training of energy-based models
-(Nijkamp et al. 2020). The chains cannot cross between separated modes, so the weights of the
-modes that they teach are those of their start.
+(Nijkamp et al. 2020), often with some chains started anew (Du and Mordatch 2019: one in twenty at
+each step). The chains cannot cross between separated modes, so the weights of the modes that they
+teach are those of their start.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.sampling.chains import refresh
-from tiltflow.sampling.local import ula
+from tiltflow.training.langevin import LangevinKernel, check_kernel, langevin_moves
 from tiltflow.training.likelihood import Negatives
+from tiltflow.training.methods import Figures
+from tiltflow.training.settings import check_positive, check_share
 
 
 class PersistentState(NamedTuple):
-    """The chains; nothing else is learnt."""
+    """The chains, and the step size of their next moves."""
 
     position: Float[Array, "n d"]
+    step_size: Float[Array, ""]
 
 
 @dataclass(frozen=True)
 class Persistent:
-    """A source of negatives: unadjusted Langevin chains that are never restarted."""
+    """A source of negatives: Langevin chains that go on, each restarted with a small probability.
+
+    `step_size` is h of `langevin.py`; "mala" starts with it. `restart_rate` is the probability
+    with which a chain starts a step at a new draw of the base.
+    """
 
     chains: int = 1024
     local_steps: int = 10
     step_size: float = 0.01
+    kernel: LangevinKernel = "ula"
+    restart_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` where a setting is out of its range."""
+        check_kernel(self.kernel)
+        check_share(restart_rate=self.restart_rate)
+        check_positive(chains=self.chains, local_steps=self.local_steps, step_size=self.step_size)
 
     def init(
-        self, key: PRNGKeyArray, base: AbstractDistribution, flow: None = None
+        self,
+        key: PRNGKeyArray,
+        base: AbstractDistribution,
+        flow: AbstractDistribution | None = None,
     ) -> PersistentState:
         """Start the chains at draws of the base."""
-        return PersistentState(base.sample(key, (self.chains,)))
+        position = base.sample(key, (self.chains,))
+        return PersistentState(position, jnp.full((), self.step_size, position.dtype))
 
     def evaluations(self, batch_size: int) -> int:
         """Gradients of the energy a step: the refreshed chains and local steps."""
@@ -50,10 +70,21 @@ class Persistent:
         state: PersistentState,
         batch: Float[Array, "b d"],
         rate: Float[Array, ""],
-    ) -> tuple[Negatives, PersistentState, dict[str, Float[Array, ""]]]:
-        """Move the chains by `local_steps` unadjusted Langevin steps under `model`."""
-        chains = refresh(state.position, model.log_density)
-        step_size = jnp.asarray(self.step_size)
-        chains = ula(key, chains, model.log_density, step_size, self.local_steps)
+    ) -> tuple[Negatives, PersistentState, Figures]:
+        """Restart some chains, then move all by `local_steps` steps under `model`."""
+        position = state.position
+        if self.restart_rate > 0:
+            key, restart_key = jax.random.split(key)
+            position = self._restarted(restart_key, model.base, position)
+        position, step_size, figures = langevin_moves(
+            self.kernel, key, position, model.log_density, state.step_size, self.local_steps
+        )
         weights = jnp.full(self.chains, 1 / self.chains)
-        return Negatives(chains.position, weights), PersistentState(chains.position), {}
+        return Negatives(position, weights), PersistentState(position, step_size), figures
+
+    def _restarted(
+        self, key: PRNGKeyArray, base: AbstractDistribution, position: Float[Array, "n d"]
+    ) -> Float[Array, "n d"]:
+        which_key, draw_key = jax.random.split(key)
+        restarted = jax.random.bernoulli(which_key, self.restart_rate, (self.chains, 1))
+        return jnp.where(restarted, base.sample(draw_key, (self.chains,)), position)
