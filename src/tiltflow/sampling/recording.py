@@ -76,7 +76,7 @@ def importance_start(
 ) -> Float[Array, "chains d"]:
     """Where chains may start: `pool` draws of the flow, resampled by their importance weights."""
     draw_key, choice_key = jax.random.split(key)
-    points, log_weights = weigh_some(draw_key, log_density, flow, pool)
+    points, log_weights = _weigh(draw_key, log_density, flow, pool)
     log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
     # Not `categorical`, which would draw a number for every pair of a chain and a pool row.
     rows = jax.random.choice(choice_key, pool, (chains,), p=jax.nn.softmax(log_weights))
@@ -111,6 +111,12 @@ def weigh_some(
     key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, draws: int
 ) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
     """`draws` of the flow and their log-weights, all at once."""
+    return _weigh(key, log_density, flow, draws)
+
+
+def _weigh(
+    key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, draws: int
+) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
     y, log_prob = flow.sample_and_log_prob(key, (draws,))
     return y, jax.vmap(log_density)(y) - log_prob
 
