@@ -63,7 +63,7 @@ def trials(monkeypatch):
             "seconds": schedule.steps / speed,
             "stopped": "energy_gap was 1e9 at step 3" if contender.name == "pcd" else None,
         }
-        nothing = {"chains_rhat": math.nan, "chains_ess": math.nan}
+        nothing = dict.fromkeys(("chains_rhat", "chains_ess", "acceptance_rate"), math.nan)
         return Trial(None, {**judged._asdict(), **nothing, **told})
 
     monkeypatch.setattr(module, "run_trial", run_trial)

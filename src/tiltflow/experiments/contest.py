@@ -99,7 +99,8 @@ def run_trial(
         if model is None
         else judge_model(problem, model, seed=seed, flow=start.flow, settings=judging)
     )
-    nothing = {"chains_rhat": float("nan"), "chains_ess": float("nan"), "stopped": None}
+    nan = float("nan")
+    nothing = {"chains_rhat": nan, "chains_ess": nan, "acceptance_rate": nan, "stopped": None}
     return Trial(model, {**judged._asdict(), **nothing, **told, "seconds": waited})
 
 
@@ -148,6 +149,9 @@ def _train(
         "steps_per_second": float(np.median([each["steps_per_second"] for each in reports[1:]]))
         if len(reports) > 1
         else float("nan"),
+        "acceptance_rate": float(reports[-1].get("global_acceptance_rate", "nan"))
+        if reports
+        else float("nan"),
         "stopped": str(trained.stopped) if trained.stopped else None,
     }
 
@@ -163,10 +167,33 @@ def run_contest(
     quiet: bool,
     equal_seconds: bool = True,
 ) -> list[Line]:
-    """All cells of a case, kept one by one in `out`; a method stays in the order it was entered.
+    """Run the cells of one case, kept one by one in `out`; methods in the order entered."""
+    cells = contest_cells(
+        case,
+        entered,
+        reference=reference,
+        seeds=seeds,
+        seed=seed,
+        out=out,
+        equal_seconds=equal_seconds,
+    )
+    return run_cells(cells, out, quiet=quiet)
 
-    In the plane the first seed's learned densities are kept as images (`read_image`). Without the
-    reference among those entered there are no rows of equal seconds.
+
+def contest_cells(
+    case: Case,
+    entered: Sequence[Contender],
+    *,
+    reference: Contender,
+    seeds: int,
+    seed: int,
+    out: Path,
+    equal_seconds: bool = True,
+) -> list[Cell]:
+    """All cells of a case.
+
+    In the plane the first seed's learned densities are kept in `out` as images (`read_image`).
+    Without the reference among those entered there are no rows of equal seconds.
     """
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
@@ -197,6 +224,7 @@ def run_contest(
                     find_line(
                         lines,
                         {
+                            "case": cell.case,
                             "method": it.name,
                             "setting": it.setting,
                             "seed": cell.seed,
@@ -224,7 +252,7 @@ def run_contest(
                 guess = GUESSED_START + GUESSED_EVALUATION * evaluations
                 settings = (*settings, reference)
                 cells.append(Cell(*names, SECONDS, settings, guess, by_seconds))
-    return run_cells(cells, out, quiet=quiet)
+    return cells
 
 
 def evaluations_of(contender: Contender, schedule: Schedule, rows: int) -> int:

@@ -12,6 +12,7 @@ FIGURES = {
     "KL(model || truth)": "reverse_kl",
     "SW2": "sliced_wasserstein",
     "Fisher": "fisher",
+    "acceptance": "acceptance_rate",
     "R-hat": "chains_rhat",
     "ESS": "chains_ess",
     "seconds": "seconds",
@@ -63,7 +64,8 @@ def summary(title: str, lines: Sequence[Line]) -> str:
 
 def _has(figures: Sequence[Line], name: str) -> bool:
     """Whether the figure means something: a method without chains has none of theirs."""
-    return not name.startswith("chains_") or any(each[name] == each[name] for each in figures)
+    of_chains = name.startswith("chains_") or name == "acceptance_rate"
+    return not of_chains or any(each[name] == each[name] for each in figures)
 
 
 def _groups(lines: Sequence[Line]) -> dict[tuple[str, ...], list[Line]]:

@@ -1,131 +1,206 @@
-"""Four modes in many dimensions: Gaussian ones under one Gaussian as base, and warped ones.
+"""Mixtures from the plane to d = 256: how every method's errors grow with the dimension.
 
-Weights .4, .3, .2, .1; 20 000 rows; everything is judged on fresh points of the target, with
-log Z by importance sampling from the flow.
+    four     weights .4, .3, .2, .1, unit covariance (`data/mixtures.py`)
+    warped   the same weights, every mode bent and rotated at random: no base is the truth
+    forty    equal weights, far apart (`data/published_mixtures.py`)
+
+20 000 rows. All methods tilt one Gaussian, and are compared at d = 16 and 64; further lines are of
+the balanced method as `BalancedEBM` trains it, on each kind of base. On four and on forty modes the
+base "mixture" is handed the answer: its line is no competitor.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from tqdm import tqdm
 
+import tiltflow
 from tiltflow.data.mixtures import four_modes, warped_modes
-from tiltflow.data.targets import Target
-from tiltflow.experiments.problem import exact_log_prob, judge, make_problem
+from tiltflow.data.published_mixtures import forty_modes
+from tiltflow.experiments.cells import Cell, Line, run_cells
+from tiltflow.experiments.contenders import Shared, choose, contenders
+from tiltflow.experiments.contest import EVALUATIONS, Case, contest_cells
+from tiltflow.experiments.contest_table import summary
+from tiltflow.experiments.judged import NoEnergy, judge_model
+from tiltflow.experiments.problem import Problem, make_problem
 from tiltflow.models.gaussian_mixture import best_mixture
-from tiltflow.report.files import append_json_lines
-from tiltflow.report.table import format_table, mean_and_std
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.report.figure_dimensions import Curve, draw_figure_dimensions
+from tiltflow.report.style import save_png
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import choose_base
 from tiltflow.training.density import default_local_steps, default_schedule, fit_density
 
-ROWS = 20_000
+SCHEDULE = default_schedule("gaussian")
+NORMS = {2: 3.5, 8: 3.5, 16: 3.5, 32: 3.75, 64: 4.0, 128: 4.5, 256: 5.0}
+"""Of the modes' means, by dimension."""
+
+WITH_RIVALS = (16, 64)
+FEW = ("balanced", "flow")
+QUICK = Shared(chains=128, local_steps=5)
+NO_CHAINS = {"chains_rhat": float("nan"), "chains_ess": float("nan")}
 
 
-@dataclass(frozen=True)
-class Case:
-    """A target by dimension and norm of its means, and the base of the model."""
-
-    dimension: int
-    norm: float
-    base: str
-    warped: bool = False
-
-    @property
-    def target(self) -> Target:
-        """The density to learn."""
-        make = warped_modes if self.warped else four_modes
-        return make(self.dimension, self.norm)
+def _case(kind: str, make: Callable[[int], Any], dimension: int) -> Case:
+    return Case("mixtures", f"{kind}, d = {dimension}", partial(make, dimension), SCHEDULE)
 
 
-def reproduce_four_modes_16(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
-    """D = 16, means of norm 3.5, one Gaussian as base."""
-    _reproduce(Case(16, 3.5, "gaussian"), seeds, seed, quiet, out)
+def four(dimension: int) -> Any:
+    """Four Gaussian modes."""
+    return four_modes(dimension, NORMS[dimension])
 
 
-def reproduce_four_modes_64(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
-    """D = 64, means of norm 4, one Gaussian as base."""
-    _reproduce(Case(64, 4.0, "gaussian"), seeds, seed, quiet, out)
+def warped(dimension: int) -> Any:
+    """Four bent modes."""
+    return warped_modes(dimension, NORMS[dimension])
 
 
-def reproduce_four_modes_128(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
-    """D = 128, means of norm 4.5, one Gaussian as base."""
-    _reproduce(Case(128, 4.5, "gaussian"), seeds, seed, quiet, out)
+CASES = {
+    **{("four", d): _case("four", four, d) for d in NORMS},
+    **{("warped", d): _case("warped", warped, d) for d in (16, 64, 128)},
+    **{("forty", d): _case("forty", forty_modes, d) for d in (2, 8)},
+}
 
 
-def reproduce_warped_modes_64(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
-    """D = 64, warped modes with means of norm 4, the base chosen on held-out rows."""
-    _reproduce(Case(64, 4.0, "auto", warped=True), seeds, seed, quiet, out)
-
-
-def run_case(case: Case, *, seed: int, quiet: bool) -> dict[str, Any]:
-    """Fit one data set of the case; the figures of its judgement and the seconds."""
-    problem = make_problem(case.target, rows=ROWS, seed=seed)
-    started = time.perf_counter()
-    key = jax.random.key(seed + 10)
-    start = choose_base(key, case.base, problem.x, problem.held_out, seed=seed)
-    schedule = default_schedule(start.kind)
-    with tqdm(total=schedule.steps, desc=f"seed {seed}", disable=quiet) as bar:
-
-        def show(report: dict[str, Any]) -> None:
-            if report["stage"] == "energy" and "held_out_log_likelihood" in report:
-                bar.update(report["step"] - bar.n)
-                bar.set_postfix(held_out=f"{report['held_out_log_likelihood']:.3f}")
-
-        density = fit_density(
-            jax.random.key(seed + 20),
-            start,
-            problem.x,
-            problem.held_out,
-            source=Balanced(local_steps=default_local_steps(start.kind)),
-            schedule=schedule,
-            on_report=show,
+def reproduce_mixtures(
+    *,
+    seeds: int,
+    seed: int,
+    quiet: bool,
+    out: Path,
+    methods: tuple[str, ...] | None = None,
+    quick: bool = False,
+) -> None:
+    """All cases, a table for each, and the figure of errors against the dimension."""
+    cases = {("four", 2): CASES["four", 2]} if quick else CASES
+    shared = QUICK if quick else Shared()
+    cells = []
+    for (kind, dimension), case in cases.items():
+        if quick:
+            case = replace(case, rows=4000, schedule=replace(SCHEDULE, steps=200))
+        known = contenders(dimension, shared)
+        entered = choose(known, methods)
+        if dimension not in WITH_RIVALS and not quick:
+            entered = tuple(each for each in entered if each.name in FEW)
+        cells += contest_cells(
+            case,
+            entered,
+            reference=known[0],
+            seeds=seeds,
+            seed=seed,
+            out=out,
+            equal_seconds=not quick,
         )
+        if not quick and (methods is None or "balanced" in methods):
+            for base in bases(kind, dimension):
+                cells += base_cells(case, base, seeds=seeds, seed=seed)
+            if kind == "warped":
+                cells += mixture_cells(case, seeds=seeds, seed=seed)
+    lines = run_cells(cells, out, quiet=quiet)
+    for case in cases.values():
+        of_case = [line for line in lines if line["case"] == case.name]
+        if of_case:
+            print(summary(f"{case.name}: {seeds} seeds", of_case), flush=True)
+    draw(lines, out)
+
+
+def bases(kind: str, dimension: int) -> tuple[str, ...]:
+    """The bases on which the balanced method has a line of its own."""
+    if dimension in WITH_RIVALS:
+        return ("gaussian", "mixture", "flow", "auto")
+    return ("auto",) if kind == "warped" else ("gaussian",)
+
+
+def base_cells(case: Case, base: str, *, seeds: int, seed: int) -> list[Cell]:
+    """The balanced method as `BalancedEBM` trains it, on a base of that kind."""
+
+    def run(cell: Cell, lines: Sequence[Line]) -> dict[str, Any]:
+        return fit_on(make_problem(case.make_target(), rows=case.rows, seed=cell.seed), base, cell)
+
+    return _cells(case, "balanced", f"product, base {base}", run, seeds, seed)
+
+
+def fit_on(problem: Problem, base: str, cell: Cell) -> dict[str, Any]:
+    """Fit and judge one density: its figures and those of its training."""
+    seed = cell.seed
+    started = time.perf_counter()
+    start = choose_base(jax.random.key(seed + 1), base, problem.x, problem.held_out, seed=seed)
+    source = Balanced(local_steps=default_local_steps(start.kind))
+    density = fit_density(
+        jax.random.key(seed + 3),
+        start,
+        problem.x,
+        problem.held_out,
+        source=source,
+        schedule=default_schedule(start.kind),
+    )
     seconds = time.perf_counter() - started
-    judgement = judge(problem, density, start.flow, seed=seed)
-    figures = {
-        "seed": seed,
+    steps = [each for each in density.reports if "global_acceptance_rate" in each]
+    judged = judge_model(problem, density.model, seed=seed, flow=density.flow)
+    return {
+        **judged._asdict(),
+        **NO_CHAINS,
         "base": f"{start.kind}: {start.description}",
+        "acceptance_rate": steps[-1]["global_acceptance_rate"],
+        "steps": steps[-1]["step"],
+        "evaluations": steps[-1]["step"] * source.evaluations(1),
+        "stopped": str(density.stopped) if density.stopped else None,
         "seconds": seconds,
-        "best_step": density.best_step,
-        **{name: np.asarray(value).tolist() for name, value in judgement._asdict().items()},
     }
-    if case.warped:
-        mixture, description, *_ = best_mixture(problem.x, problem.held_out, seed=seed)
-        fresh = problem.target.sample(jax.random.key(seed + 77_777), ROWS)
-        truth = exact_log_prob(problem.target, np.asarray(fresh, dtype=float))
-        z = (np.asarray(fresh, dtype=float) - problem.mean) / problem.scale
-        log_prob = np.asarray(mixture.log_prob(jnp.asarray(z))) - np.log(problem.scale).sum()
-        figures |= {"mixture_kl": float((truth - log_prob).mean()), "mixture": description}
-    return figures
 
 
-def _reproduce(case: Case, seeds: int, seed: int, quiet: bool, out: Path) -> None:
-    results = []
-    for i in range(seeds):
-        results.append(run_case(case, seed=seed + i, quiet=quiet))
-        # Each finished seed is kept at once: a long run may be stopped.
-        append_json_lines(out / "results.jsonl", results[-1:])
-    names = {
-        "KL(truth || model)": "kl",
-        "base alone": "base_kl",
-        "flow alone": "flow_kl",
-        **({"best mixture": "mixture_kl"} if case.warped else {}),
-        "weight error, data": "weight_error_data",
-        "weight error, truth": "weight_error_truth",
-        "acceptance": "acceptance_rate",
-        "ESS": "importance_ess",
-        "seconds": "seconds",
-    }
-    kind = "warped" if case.warped else "four"
-    print(f"{kind} modes, d = {case.dimension}, {ROWS} rows, base {case.base}, {seeds} seeds")
-    row = [mean_and_std([result[name] for result in results]) for name in names.values()]
-    worst = max(result["weight_error_data"] for result in results)
-    print(format_table(list(names), [row]))
-    print(f"largest weight error of any seed, against the data's share: {worst:.4f}")
-    print("bases: " + "; ".join(sorted({result["base"] for result in results})))
+def mixture_cells(case: Case, *, seeds: int, seed: int) -> list[Cell]:
+    """The best Gaussian mixture by held-out likelihood."""
+
+    def run(cell: Cell, lines: Sequence[Line]) -> dict[str, Any]:
+        problem = make_problem(case.make_target(), rows=case.rows, seed=cell.seed)
+        started = time.perf_counter()
+        mixture = best_mixture(problem.x, problem.held_out, seed=cell.seed)
+        seconds = time.perf_counter() - started
+        judged = judge_model(problem, TiltedEBM(mixture.density, NoEnergy()), seed=cell.seed)
+        return {
+            **judged._asdict(),
+            **NO_CHAINS,
+            "base": mixture.description,
+            "acceptance_rate": float("nan"),
+            "steps": 0,
+            "evaluations": 0,
+            "stopped": None,
+            "seconds": seconds,
+        }
+
+    return _cells(case, "Gaussian mixture", "EM", run, seeds, seed)
+
+
+def draw(lines: Sequence[Line], out: Path) -> None:
+    """Errors and acceptance against the dimension, one curve for each method."""
+    curves: dict[tuple[str, ...], Curve] = {}
+    for line in lines:
+        if line["budget"] != EVALUATIONS:
+            continue
+        kind, dimension = line["case"].split(", d = ")
+        name = f"{line['method']} ({line['setting']})"
+        curve = curves.setdefault((kind, name), Curve(kind, name, {}))
+        curve.figures.setdefault(int(dimension), []).append(line["figures"])
+    if curves:
+        save_png(draw_figure_dimensions(list(curves.values())), out / "figure.png")
+        print(f"written to {out}: figure.png")
+
+
+def _cells(
+    case: Case,
+    method: str,
+    setting: str,
+    run: Callable[[Cell, Sequence[Line]], dict[str, Any]],
+    seeds: int,
+    seed: int,
+) -> list[Cell]:
+    settings = (tiltflow.__version__, case, method, setting)
+    return [
+        Cell(case.experiment, case.name, method, setting, each, EVALUATIONS, settings, 240.0, run)
+        for each in range(seed, seed + seeds)
+    ]

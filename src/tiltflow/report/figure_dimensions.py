@@ -1,0 +1,96 @@
+"""Errors and acceptance against the dimension: one curve for each method, one row for each kind.
+
+Points are means over the seeds; bars reach from the smallest to the largest. What is not finite is
+left out, and a method with nothing else has no curve.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tiltflow.report.style import BLUE, GREY, INK, SMALL, VERMILION, look, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = {
+    "weight_error_data": "largest weight error",
+    "kl": "KL(truth || model), nats",
+    "acceptance_rate": "acceptance of global moves",
+}
+_COLOURS = (BLUE, VERMILION, INK, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", GREY)
+_MARKERS = "osD^vPX*<>"
+
+
+class Curve(NamedTuple):
+    """One method on one kind of target: the figures of every seed, by dimension."""
+
+    kind: str
+    name: str
+    figures: dict[int, list[dict[str, Any]]]
+
+
+@look()
+def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
+    """Draw all curves.
+
+    Raises `ValueError` for none.
+    """
+    if not curves:
+        raise ValueError("draw_figure_dimensions needs at least one curve")
+    kinds = list(dict.fromkeys(curve.kind for curve in curves))
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    figure = new_figure(12.5, 2.9 * len(kinds) + 0.6)
+    axes = figure.subplots(len(kinds), len(COLUMNS), squeeze=False)
+    dimensions = sorted({d for curve in curves for d in curve.figures})
+    for row, kind in zip(axes, kinds):
+        for axis, (figure_name, label) in zip(row, COLUMNS.items()):
+            for curve in curves:
+                if curve.kind == kind:
+                    _draw_curve(axis, curve, figure_name, names.index(curve.name))
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(dimensions, [str(d) for d in dimensions])
+            axis.minorticks_off()
+            axis.set_title(f"{kind}: {label}", loc="left")
+            if figure_name == "acceptance_rate":
+                axis.set_ylim(0, 1)
+            else:
+                axis.set_yscale("log")
+    for axis in axes[-1]:
+        axis.set_xlabel("dimension")
+    handles = {}
+    for axis in axes.ravel():
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels())))
+    figure.legend(
+        [handles[name] for name in names if name in handles],
+        [name for name in names if name in handles],
+        loc="center right",
+        fontsize=SMALL,
+    )
+    figure.tight_layout(rect=(0, 0, 0.79, 1), h_pad=1.5, w_pad=1.5)
+    return figure
+
+
+def _draw_curve(axis: Any, curve: Curve, figure_name: str, place: int) -> None:
+    points = []
+    for dimension, figures in sorted(curve.figures.items()):
+        values = np.array([each[figure_name] for each in figures], dtype=float)
+        values = values[np.isfinite(values) & (values > 0)]
+        if len(values):
+            points.append((dimension, values.mean(), values.min(), values.max()))
+    if not points:
+        return
+    x, mean, low, high = np.array(points).T
+    axis.errorbar(
+        # Side by side, where several methods were run at one dimension.
+        x * 2 ** (0.03 * (place % 7 - 3)),
+        mean,
+        yerr=(mean - low, high - mean),
+        label=curve.name,
+        color=_COLOURS[place % len(_COLOURS)],
+        marker=_MARKERS[place % len(_MARKERS)],
+        markersize=4,
+        linewidth=1.2,
+        elinewidth=0.8,
+    )
