@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,8 @@ def _described(value: Any) -> Any:
         return {str(key): _described(it) for key, it in value.items()}
     if isinstance(value, (list, tuple)):
         return [_described(it) for it in value]
+    if isinstance(value, partial):
+        return _described([value.func, value.args, value.keywords])
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     raise TypeError(f"a {type(value).__name__} has no fingerprint")

@@ -31,6 +31,7 @@ from tiltflow.models.gaussian_mixture import best_mixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.report.figure_dimensions import Curve, draw_figure_dimensions
 from tiltflow.report.style import save_png
+from tiltflow.training.adaptive_sweeps import WarmUpSettings
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import choose_base
 from tiltflow.training.density import default_local_steps, default_schedule, fit_density
@@ -39,6 +40,9 @@ SCHEDULE = default_schedule("gaussian")
 NORMS = {2: 3.5, 8: 3.5, 16: 3.5, 32: 3.75, 64: 4.0, 128: 4.5, 256: 5.0}
 """Of the modes' means, by dimension."""
 
+JUDGING = WarmUpSettings(exploration_chunks=1, mixture_chunks=2, flow_chunks=24)
+"""Of the sampler that judges; it starts at rows of the data, with the flow fitted to them."""
+
 WITH_RIVALS = (16, 64)
 FEW = ("balanced", "flow")
 QUICK = Shared(chains=128, local_steps=5)
@@ -46,7 +50,8 @@ NO_CHAINS = {"chains_rhat": float("nan"), "chains_ess": float("nan")}
 
 
 def _case(kind: str, make: Callable[[int], Any], dimension: int) -> Case:
-    return Case("mixtures", f"{kind}, d = {dimension}", partial(make, dimension), SCHEDULE)
+    name = f"{kind}, d = {dimension}"
+    return Case("mixtures", name, partial(make, dimension), SCHEDULE, judging=JUDGING)
 
 
 def four(dimension: int) -> Any:
@@ -140,7 +145,7 @@ def fit_on(problem: Problem, base: str, cell: Cell) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - started
     steps = [each for each in density.reports if "global_acceptance_rate" in each]
-    judged = judge_model(problem, density.model, seed=seed, flow=density.flow)
+    judged = judge_model(problem, density.model, seed=seed, flow=density.flow, settings=JUDGING)
     return {
         **judged._asdict(),
         **NO_CHAINS,

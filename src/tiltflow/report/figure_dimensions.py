@@ -52,6 +52,7 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
             axis.set_xscale("log", base=2)
             axis.set_xticks(dimensions, [str(d) for d in dimensions])
             axis.minorticks_off()
+            axis.set_xlim(dimensions[0] / 1.3, dimensions[-1] * 1.3)
             axis.set_title(f"{kind}: {label}", loc="left")
             if figure_name == "acceptance_rate":
                 axis.set_ylim(0, 1)
@@ -90,6 +91,7 @@ def _draw_curve(axis: Any, curve: Curve, figure_name: str, place: int) -> None:
         label=curve.name,
         color=_COLOURS[place % len(_COLOURS)],
         marker=_MARKERS[place % len(_MARKERS)],
+        linestyle="-" if place < len(_COLOURS) else "--",
         markersize=4,
         linewidth=1.2,
         elinewidth=0.8,
