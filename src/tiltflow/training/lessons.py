@@ -1,9 +1,9 @@
 """Lessons of the sampler's flow: for how long, and which state of it is kept.
 
-The flow learns while the acceptance rate of its draws grows, or while the chains still spread: a
-flow that was best for less than there is must not be kept. Whether they spread is told by the
-moments along each chain, compared between two halves of the last lessons; the chains are
-independent of each other, so that their differences give the error.
+The flow learns while the acceptance rate of its draws grows and is not excellent, or while the
+chains still spread: a flow that was best for less than there is must not be kept. Whether they
+spread is told by the moments along each chain, compared between two halves of the last lessons;
+the chains are independent of each other, so that their differences give the error.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,8 @@ FIRST_CHUNKS = 2
 DRIFT_CHUNKS, FEWEST_DRIFT_CHUNKS = 32, 8
 DRIFTING = 4.5
 """Standard errors; of hundreds of moments at rest the largest is hardly ever that far."""
+EXCELLENT = 0.95
+"""At such an acceptance rate there is nothing left to learn that the chains would feel."""
 
 
 Lesson = Callable[..., tuple[WarmUpState, Recording]]
@@ -41,11 +43,13 @@ def teach(
         at_chains = last_log_weights(recording)
         past = [*past[1 - DRIFT_CHUNKS :], moments(recording)]
         accepted = acceptance(recording)
-        if accepted > best_rate or drift(past) > DRIFTING:
+        drifts = drift(past) > DRIFTING
+        if accepted > best_rate or drifts:
             best, best_rate, stale = copy_arrays(state.flow.average), accepted, 0
         else:
             stale += 1
-        if stale >= settings.patience:
+        rests = len(past) >= FEWEST_DRIFT_CHUNKS and not drifts
+        if stale >= settings.patience or (rests and best_rate > EXCELLENT):
             break
     return state, best, at_chains
 
