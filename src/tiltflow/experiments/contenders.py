@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import equinox as eqx
 from jaxtyping import PRNGKeyArray
 
 from tiltflow.data.errors import InputError
@@ -44,6 +45,13 @@ from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 
 REFERENCE = "balanced"
 """The method whose evaluations and seconds the others are given."""
+
+SHARPER = 6.0
+"""Times the usual size of the first layer's weights and biases, in the plane.
+
+Modes are a tenth of the data wide there, and a network that starts smooth takes long to be as
+sharp: with exact negatives, four rings were at .32 nats of KL after 500 steps, and at .02 so.
+"""
 
 FlowKind = Literal["on a mixture", "on one Gaussian"]
 
@@ -66,13 +74,26 @@ class Shared:
 
 
 def mlp_energy(dimension: int, key: PRNGKeyArray) -> Energy:
-    """The network that all methods train."""
-    return MLPEnergy(dimension, key=key)
+    """The network that all methods train; in the plane its first layer is `SHARPER`."""
+    energy = MLPEnergy(dimension, key=key)
+    return energy if dimension > 2 else _sharper(energy)
 
 
 def noise_mlp_energy(dimension: int, key: PRNGKeyArray) -> Energy:
     """The same network, told a noise level, for the method whose model has many."""
-    return NoiseMLPEnergy(dimension, key=key)
+    energy = NoiseMLPEnergy(dimension, key=key)
+    return energy if dimension > 2 else _sharper(energy)
+
+
+def _sharper(energy: MLPEnergy | NoiseMLPEnergy) -> Energy:
+    """With `SHARPER` weights of the point, the first two of the inputs, and biases."""
+    first = energy.network.layers[0]
+    assert first.bias is not None
+    return eqx.tree_at(
+        lambda it: (it.network.layers[0].weight, it.network.layers[0].bias),
+        energy,
+        (first.weight.at[:, :2].multiply(SHARPER), SHARPER * first.bias),
+    )
 
 
 @dataclass(frozen=True)

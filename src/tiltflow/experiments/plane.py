@@ -30,7 +30,7 @@ def far_modes() -> GaussianMixture:
     return two_modes(a=5.0)
 
 
-SCHEDULE = Schedule(steps=1000, chunk=100, learning_rate=5e-3, averaging=0.99, patience=1000)
+SCHEDULE = Schedule(steps=1000, chunk=100, learning_rate=1e-2, averaging=0.99, patience=1000)
 TWO_MODES = (
     Case("two-modes", "a = 1", two_modes, SCHEDULE),
     Case("two-modes", "a = 5", far_modes, SCHEDULE),

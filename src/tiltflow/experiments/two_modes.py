@@ -79,8 +79,9 @@ class Run(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Both methods on one data set."""
+    """Both methods on one data set, of modes at `a`."""
 
+    a: float
     problem: Problem
     grid: Grid
     runs: list[Run]
@@ -167,7 +168,7 @@ def compare(settings: Settings, *, seed: int, quiet: bool) -> Comparison:
                 chain=_one_chain(source, model, trained, seed) * problem.scale + problem.mean,
             )
         )
-    return Comparison(problem, grid, runs)
+    return Comparison(settings.a, problem, grid, runs)
 
 
 def _one_chain(
@@ -237,8 +238,8 @@ def table_rows(comparisons: list[Comparison]) -> list[list[str]]:
 
 def figure_views(comparison: Comparison) -> tuple[Truth, list[MethodView]]:
     """What the figure shows, along the axis through the two centres."""
-    problem, grid, runs = comparison
-    centres = np.asarray(problem.target.means, dtype=float)
+    a, problem, grid, runs = comparison
+    centres = np.asarray(two_modes(a=a).means, dtype=float)
     direction = centres[1] - centres[0]
     length = np.linalg.norm(direction)
     positions = np.linspace(-0.5 * length, 1.5 * length, 400)
