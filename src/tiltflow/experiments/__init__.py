@@ -7,7 +7,7 @@ from pathlib import Path
 from tiltflow.data.errors import InputError
 
 EXPERIMENTS = {
-    "two-modes": ("two_modes", "reproduce_two_modes"),
+    "two-modes": ("plane", "reproduce_two_modes"),
     "eight-gaussians": ("plane", "reproduce_eight_gaussians"),
     "rings": ("plane", "reproduce_rings"),
     "mixtures": ("mixtures", "reproduce_mixtures"),

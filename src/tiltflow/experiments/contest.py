@@ -17,19 +17,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flowjax.distributions import AbstractDistribution
 
 import tiltflow
 from tiltflow.data.targets import Target
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
-from tiltflow.experiments.contenders import Contender
+from tiltflow.experiments.contenders import Contender, FlowKind
 from tiltflow.experiments.density_images import keep_image
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
 from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
-from tiltflow.training.bases import Start, choose_base
+from tiltflow.training.bases import proposal_on
 from tiltflow.training.guard import TrainingFailed
 from tiltflow.training.loop import Schedule, train_energy
+from tiltflow.training.maximum_likelihood import fit_flow
 from tiltflow.training.polish import polish
 
 EVALUATIONS, SECONDS = "evaluations", "seconds"
@@ -42,22 +45,26 @@ GUESSED_EVALUATION = 2e-6
 
 @dataclass(frozen=True)
 class Case:
-    """A target, how many rows of it, and the schedule of the reference."""
+    """A target, how many rows of it, the schedule of the reference, and the steps of flow fits."""
 
     experiment: str
     name: str
     make_target: Callable[[], Target]
     schedule: Schedule
     rows: int = 20_000
+    flow_steps: int = 4000
     judging: WarmUpSettings | None = None
 
 
 class Prepared(NamedTuple):
-    """The rows, base and flow of one seed, which all methods share, and the seconds of the fit."""
+    """What all methods share in one seed; `flow` fits what is asked for, once, and tells seconds.
+
+    `base` is one Gaussian.
+    """
 
     problem: Problem
-    start: Start
-    seconds: float
+    base: AbstractDistribution
+    flow: Callable[[FlowKind], tuple[AbstractDistribution, float]]
 
 
 class Trial(NamedTuple):
@@ -68,12 +75,28 @@ class Trial(NamedTuple):
 
 
 def prepare(case: Case, seed: int) -> Prepared:
-    """Draw the rows; fit one Gaussian, and the flow that proposes or is a base."""
+    """Draw the rows and fit one Gaussian to them."""
     problem = make_problem(case.make_target(), rows=case.rows, seed=seed)
-    started = time.perf_counter()
-    key = jax.random.key(seed + 1)
-    start = choose_base(key, "gaussian", problem.x, problem.held_out, seed=seed)
-    return Prepared(problem, start, time.perf_counter() - started)
+    gaussian = best_gaussian(problem.x, problem.held_out)
+
+    @lru_cache
+    def flow(kind: FlowKind) -> tuple[AbstractDistribution, float]:
+        started = time.perf_counter()
+        fitted = gaussian
+        if kind == "on a mixture":
+            fitted = best_mixture(problem.x, problem.held_out, seed=seed)
+        flow_key, fit_key = jax.random.split(jax.random.key(seed + 1))
+        fit = fit_flow(
+            fit_key,
+            proposal_on(flow_key, fitted.density),
+            jnp.asarray(problem.x),
+            jnp.asarray(problem.held_out),
+            max_steps=case.flow_steps,
+        )
+        return fit.flow, time.perf_counter() - started
+
+    rows = np.concatenate([problem.x, problem.held_out])
+    return Prepared(problem, gaussian.fit(rows), flow)
 
 
 def run_trial(
@@ -85,34 +108,39 @@ def run_trial(
     judging: WarmUpSettings | None = None,
 ) -> Trial:
     """Train one contender by `schedule`, as it is, and judge it. A training that fails is told."""
-    problem, start, start_seconds = prepared
+    problem = prepared.problem
+    flow, flow_seconds = prepared.flow(contender.flow) if contender.flow else (None, 0.0)
     started = time.perf_counter()
     try:
-        model, told = _train(contender, prepared, schedule, seed)
+        model, told = _train(contender, prepared, flow, schedule, seed)
     except TrainingFailed as error:
         model, told = None, {"steps": 0, "evaluations": 0, "stopped": str(error)}
-    waited = time.perf_counter() - started
-    if contender.method is None or contender.flow or contender.base == "flow":
-        waited += start_seconds
-    judged = (
-        broken(problem, told["stopped"])
-        if model is None
-        else judge_model(problem, model, seed=seed, flow=start.flow, settings=judging)
-    )
+    waited = time.perf_counter() - started + flow_seconds
+    if model is None:
+        judged = broken(problem, told["stopped"])
+    else:
+        plane = problem.target.dimension == 2
+        proposal = None if plane else prepared.flow("on a mixture")[0]
+        judged = judge_model(problem, model, seed=seed, flow=proposal, settings=judging)
     nan = float("nan")
     nothing = {"chains_rhat": nan, "chains_ess": nan, "acceptance_rate": nan, "stopped": None}
     return Trial(model, {**judged._asdict(), **nothing, **told, "seconds": waited})
 
 
 def _train(
-    contender: Contender, prepared: Prepared, schedule: Schedule, seed: int
+    contender: Contender,
+    prepared: Prepared,
+    flow: AbstractDistribution | None,
+    schedule: Schedule,
+    seed: int,
 ) -> tuple[TiltedEBM, dict[str, Any]]:
-    problem, start, _ = prepared
+    problem, base, _ = prepared
+    if flow is not None and (contender.base == "flow" or contender.method is None):
+        base = flow
     if contender.method is None:
-        return TiltedEBM(start.flow, NoEnergy()), {"steps": 0, "evaluations": 0}
+        return TiltedEBM(base, NoEnergy()), {"steps": 0, "evaluations": 0}
     if contender.learning_rate is not None:
         schedule = replace(schedule, learning_rate=contender.learning_rate)
-    base = start.flow if contender.base == "flow" else start.base
     rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
     positions = []
 
@@ -127,16 +155,16 @@ def _train(
         contender.energy(problem.target.dimension, jax.random.key(seed + 2)),
         base,
         contender.method,
-        start.flow if contender.flow else None,
+        flow,
         rows,
         held_out if contender.held_out else None,
         schedule,
         watch=watch,
     )
     model = TiltedEBM(base, trained.energy)
-    if contender.polished:
-        flow = trained.flow or start.flow
-        energy = polish(jax.random.key(seed + 4), model, flow, rows, held_out).energy
+    proposal = trained.flow or flow
+    if contender.polished and proposal is not None:
+        energy = polish(jax.random.key(seed + 4), model, proposal, rows, held_out).energy
         model = TiltedEBM(base, energy)
     reports = [each for each in trained.reports if "steps_per_second" in each]
     steps = reports[-1]["step"] if reports else 0

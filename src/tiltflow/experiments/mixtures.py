@@ -26,6 +26,7 @@ from tiltflow.experiments.contenders import Shared, choose, contenders
 from tiltflow.experiments.contest import EVALUATIONS, Case, contest_cells
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.judged import NoEnergy, judge_model
+from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import Problem, make_problem
 from tiltflow.models.gaussian_mixture import best_mixture
 from tiltflow.models.tilted import TiltedEBM
@@ -45,7 +46,6 @@ JUDGING = WarmUpSettings(exploration_chunks=1, mixture_chunks=2, flow_chunks=24)
 
 WITH_RIVALS = (16, 64)
 FEW = ("balanced", "flow")
-QUICK = Shared(chains=128, local_steps=5)
 NO_CHAINS = {"chains_rhat": float("nan"), "chains_ess": float("nan")}
 
 
@@ -82,11 +82,13 @@ def reproduce_mixtures(
 ) -> None:
     """All cases, a table for each, and the figure of errors against the dimension."""
     cases = {("four", 2): CASES["four", 2]} if quick else CASES
-    shared = QUICK if quick else Shared()
     cells = []
     for (kind, dimension), case in cases.items():
+        shared = Shared(variance=narrowest_variance(case.make_target()))
         if quick:
-            case = replace(case, rows=4000, schedule=replace(SCHEDULE, steps=200))
+            schedule = replace(SCHEDULE, steps=200)
+            case = replace(case, rows=4000, schedule=schedule, flow_steps=500)
+            shared = replace(shared, chains=128, local_steps=5)
         known = contenders(dimension, shared)
         entered = choose(known, methods)
         if dimension not in WITH_RIVALS and not quick:

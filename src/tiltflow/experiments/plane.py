@@ -1,34 +1,71 @@
-"""The paper's geometries in the plane: eight Gaussians on a circle, and four rings.
+"""The paper's geometries in the plane: two modes, eight Gaussians on a circle, and four rings.
 
-Grenioux, Moulines, Gabrié (2023), Figure 2: the energies that all methods learn. Every method
-trains on the same rows; everything is judged by quadrature.
+Grenioux, Moulines, Gabrié (2023), Figure 2: the energies that all methods learn; two modes have
+Figure 1 as well (`two_modes.py`). Every method trains on the same rows; everything is judged by
+quadrature.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tiltflow.data.mixtures import eight_gaussians
+from tiltflow.data.mixtures import GaussianMixture, eight_gaussians, two_modes
 from tiltflow.data.targets import Rings
 from tiltflow.evaluation.quadrature import Grid
+from tiltflow.experiments import two_modes as figure_one
 from tiltflow.experiments.cells import Line
 from tiltflow.experiments.contenders import Shared, choose, contenders
 from tiltflow.experiments.contest import EVALUATIONS, Case, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import read_image
+from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import exact_log_prob
 from tiltflow.report.figure_two import Panel, draw_figure_two
 from tiltflow.report.style import save_png
 from tiltflow.training.loop import Schedule
 
-SCHEDULE = Schedule(steps=1000, chunk=50, learning_rate=2e-3, patience=1000)
-CASES = {
-    "eight-gaussians": Case("eight-gaussians", "d = 2", eight_gaussians, SCHEDULE),
-    "rings": Case("rings", "d = 2", Rings, SCHEDULE),
-}
-QUICK_ROWS = 4000
-QUICK_SCHEDULE = replace(SCHEDULE, steps=400, learning_rate=5e-3, averaging=0.98)
-QUICK = Shared(chains=128, local_steps=5)
+
+def far_modes() -> GaussianMixture:
+    """Two modes five times as far apart."""
+    return two_modes(a=5.0)
+
+
+SCHEDULE = Schedule(steps=1000, chunk=100, learning_rate=1e-2, averaging=0.99, patience=1000)
+TWO_MODES = (
+    Case("two-modes", "a = 1", two_modes, SCHEDULE),
+    Case("two-modes", "a = 5", far_modes, SCHEDULE),
+)
+EIGHT_GAUSSIANS = (Case("eight-gaussians", "d = 2", eight_gaussians, SCHEDULE),)
+RINGS = (Case("rings", "d = 2", Rings, SCHEDULE),)
+QUICK_ROWS, QUICK_CHAINS, QUICK_LOCAL_STEPS, QUICK_FLOW_STEPS = 4000, 128, 5, 600
+QUICK_SCHEDULE = replace(SCHEDULE, steps=400, averaging=0.98, draws=2048)
+
+
+def reproduce_two_modes(
+    *,
+    seeds: int,
+    seed: int,
+    quiet: bool,
+    out: Path,
+    methods: tuple[str, ...] | None = None,
+    quick: bool = False,
+) -> None:
+    """Two modes of weights 2 : 1 and variance .05, near to each other and far apart."""
+    for case, a in zip(TWO_MODES, (1.0, 5.0)):
+        path = out / f"figure_one_a{a:g}.png"
+        if not path.exists():
+            case, shared = _budget(case, quick)
+            settings = figure_one.Settings(
+                a=a,
+                rows=case.rows,
+                schedule=case.schedule,
+                chains=shared.chains,
+                local_steps=shared.local_steps,
+                ula_step_size=shared.step_size,
+            )
+            figure_one.save_figure_one(settings, path, seed=seed, quiet=quiet)
+            print(f"written to {out}: {path.name}")
+    _reproduce(TWO_MODES, seeds, seed, quiet, out, methods, quick)
 
 
 def reproduce_eight_gaussians(
@@ -41,7 +78,7 @@ def reproduce_eight_gaussians(
     quick: bool = False,
 ) -> None:
     """Eight equal Gaussians of variance .7 on a circle of radius 10."""
-    _reproduce(CASES["eight-gaussians"], seeds, seed, quiet, out, methods, quick)
+    _reproduce(EIGHT_GAUSSIANS, seeds, seed, quiet, out, methods, quick)
 
 
 def reproduce_rings(
@@ -54,11 +91,21 @@ def reproduce_rings(
     quick: bool = False,
 ) -> None:
     """Four rings of equal weight, radii 1 to 4, radial deviation .15."""
-    _reproduce(CASES["rings"], seeds, seed, quiet, out, methods, quick)
+    _reproduce(RINGS, seeds, seed, quiet, out, methods, quick)
+
+
+def _budget(case: Case, quick: bool) -> tuple[Case, Shared]:
+    """The case and what all methods share in it; both smaller for a `quick` run."""
+    shared = Shared(variance=narrowest_variance(case.make_target()))
+    if not quick:
+        return case, shared
+    shared = replace(shared, chains=QUICK_CHAINS, local_steps=QUICK_LOCAL_STEPS)
+    smaller = replace(case, rows=QUICK_ROWS, schedule=QUICK_SCHEDULE, flow_steps=QUICK_FLOW_STEPS)
+    return smaller, shared
 
 
 def _reproduce(
-    case: Case,
+    cases: Sequence[Case],
     seeds: int,
     seed: int,
     quiet: bool,
@@ -66,27 +113,26 @@ def _reproduce(
     methods: tuple[str, ...] | None,
     quick: bool,
 ) -> None:
-    shared = Shared()
-    if quick:
-        shared = QUICK
-        case = replace(case, rows=QUICK_ROWS, schedule=QUICK_SCHEDULE)
-    known = contenders(2, shared)
-    lines = run_contest(
-        case,
-        choose(known, methods),
-        reference=known[0],
-        seeds=seeds,
-        seed=seed,
-        out=out,
-        quiet=quiet,
-        equal_seconds=not quick,
-    )
-    title = f"{case.experiment}: {case.rows} rows, {seeds} seeds, {case.schedule.steps} steps"
-    print(summary(title, lines), flush=True)
-    save_figure(case, lines, out)
+    for number, each in enumerate(cases, start=1):
+        case, shared = _budget(each, quick)
+        known = contenders(2, shared)
+        lines = run_contest(
+            case,
+            choose(known, methods),
+            reference=known[0],
+            seeds=seeds,
+            seed=seed,
+            out=out,
+            quiet=quiet,
+            equal_seconds=not quick,
+        )
+        title = f"{case.experiment}, {case.name}: {case.rows} rows, {seeds} seeds"
+        print(summary(f"{title}, {case.schedule.steps} steps", lines), flush=True)
+        name = "figure_two.png" if len(cases) == 1 else f"figure_two_{number}.png"
+        save_figure(case, lines, out, name)
 
 
-def save_figure(case: Case, lines: Sequence[Line], out: Path) -> None:
+def save_figure(case: Case, lines: Sequence[Line], out: Path, name: str) -> None:
     """The learned log-densities of the first seed, side by side, with the truth's."""
     panels = []
     for line in lines:
@@ -99,8 +145,8 @@ def save_figure(case: Case, lines: Sequence[Line], out: Path) -> None:
             panels.append(Panel("truth", "", image.x, image.y, truth))
         figures = line["figures"]
         note = f"KL {figures['kl']:.2g}, weight error {figures['weight_error_data']:.2g}"
-        name = f"{line['method']} ({line['setting']})"
-        panels.append(Panel(name, note, image.x, image.y, image.log_prob))
+        title = f"{line['method']} ({line['setting']})"
+        panels.append(Panel(title, note, image.x, image.y, image.log_prob))
     if panels:
-        save_png(draw_figure_two(panels), out / "figure.png")
-        print(f"written to {out}: figure.png")
+        save_png(draw_figure_two(panels), out / name)
+        print(f"written to {out}: {name}")
