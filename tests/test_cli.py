@@ -321,8 +321,8 @@ def test_report_is_written_again(capsys, run_folder):
 def test_experiments_get_their_options(monkeypatch, capsys, tmp_path):
     calls = []
 
-    def reproduce(name, seeds, seed, quiet, out):
-        calls.append((name, seeds, seed, quiet, out))
+    def reproduce(name, seeds, seed, quiet, out, methods, quick):
+        calls.append((name, seeds, seed, quiet, out, methods, quick))
 
     def bench(name, seed, quiet):
         if name == "unknown":
@@ -339,16 +339,28 @@ def test_experiments_get_their_options(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(tiltflow.experiments, "bench", bench, raising=False)
     assert main(["demo", "--quick", "--seed", "2"]) == 0
     assert main(["reproduce", "rings", "--seeds", "3", "--quiet"]) == 0
+    assert main(["reproduce", "rings", "--methods", "pcd, flow", "--quick"]) == 0
     assert main(["bench"]) == 0
     assert main(["bench", "step"]) == 0
     assert calls == [
         (Path("demo"), 2, False, True),
-        ("rings", 3, 0, True, Path("reproduce/rings")),
+        ("rings", 3, 0, True, Path("reproduce/rings"), None, False),
+        ("rings", 1, 0, False, Path("reproduce/rings"), ("pcd", "flow"), True),
         (None, 0, False),
         ("step", 0, False),
     ]
     check_refusal(capsys, ["bench", "unknown"], "step, flow")
     check_refusal(capsys, ["reproduce", "rings", "--seeds", "0"], "--seeds")
+    check_refusal(capsys, ["reproduce", "rings", "--methods", ","], "--methods")
+
+
+def test_experiments_refuse_options_that_they_have_not(capsys, tmp_path):
+    out = tmp_path / "out"
+    command = ["reproduce", "coverage", "--out", out]
+    check_refusal(capsys, [*command, "--methods", "pcd"], "--methods", "coverage")
+    check_refusal(capsys, [*command, "--quick"], "--quick", "coverage")
+    rings = ["reproduce", "rings", "--out", out, "--methods", "pcd,flying"]
+    check_refusal(capsys, rings, "'flying'", "balanced, pcd")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -253,6 +253,10 @@ class Reproduce:
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """Experiment; an unknown name lists the known ones."""
+    methods: Annotated[str | None, tyro.conf.arg(metavar="A,B,...")] = None
+    """Methods to compare, an unknown one lists the known ones; all if not given."""
+    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A smaller budget, to try the command."""
     seeds: Annotated[int, tyro.conf.arg(metavar="K")] = 1
     """Repetitions, each with its own seed."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -266,8 +270,20 @@ class Reproduce:
             raise InputError(f"--seeds: {self.seeds} is too few; ask for 1 or more")
         from tiltflow.experiments import reproduce
 
-        out = self.out or Path("reproduce") / self.name
-        reproduce(self.name, seeds=self.seeds, seed=self.seed, quiet=self.quiet, out=out)
+        methods = None
+        if self.methods is not None:
+            methods = tuple(name.strip() for name in self.methods.split(",") if name.strip())
+            if not methods:
+                raise InputError("--methods: names no method; give some, with commas between")
+        reproduce(
+            self.name,
+            seeds=self.seeds,
+            seed=self.seed,
+            quiet=self.quiet,
+            out=self.out or Path("reproduce") / self.name,
+            methods=methods,
+            quick=self.quick,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tiltflow.data.four_zones import FourZones
 from tiltflow.data.mixtures import (
     GaussianMixture,
     bend,
@@ -27,6 +28,7 @@ PLANE = {
     "warped_modes": (lambda: warped_modes(2, 6.0), 20.0),
     "rings": (Rings, 5.0),
     "checkerboard": (Checkerboard, 5.0),
+    "four_zones": (FourZones, 10.0),
 }
 # One of each kind, and dimensions odd and even.
 DRAWN = {
@@ -35,11 +37,14 @@ DRAWN = {
     "warped_modes_5d": lambda: warped_modes(5, 12.0),
     "rings": Rings,
     "checkerboard": Checkerboard,
+    "four_zones": FourZones,
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "x64"), [(name, False) for name in PLANE] + [("two_modes", True), ("rings", True)]
+    ("name", "x64"),
+    [(name, False) for name in PLANE]
+    + [("two_modes", True), ("rings", True), ("four_zones", True)],
 )
 def test_density_in_the_plane_integrates_to_one(name, x64):
     make, half_width = PLANE[name]

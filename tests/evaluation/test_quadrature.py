@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from tiltflow.data.mixtures import two_modes
-from tiltflow.evaluation.quadrature import grid_around, kl_divergence, mode_weights, normalise
+from tiltflow.evaluation.quadrature import (
+    draw,
+    grid_around,
+    kl_divergence,
+    mode_weights,
+    nested_grid_around,
+    normalise,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +60,45 @@ def test_kl_is_infinite_where_the_model_has_no_mass(exact):
     _, grid, log_prob, labels = exact
     model = np.where(labels == 0, log_prob, -np.inf)
     assert kl_divergence(grid, log_prob, model) == np.inf
+
+
+@pytest.fixture(scope="module")
+def nested():
+    data = np.random.default_rng(0).standard_normal((2000, 2))
+    grid = nested_grid_around(data, cells=100)
+    log_prob = -0.5 * (grid.points**2).sum(axis=1) - np.log(2 * np.pi)
+    return grid, log_prob
+
+
+def test_nested_grids_neither_overlap_nor_leave_a_gap(nested):
+    grid, _ = nested
+    width, height = (
+        (grid.outer.x[1] - grid.outer.x[0]) * 55,
+        (grid.outer.y[1] - grid.outer.y[0]) * 55,
+    )
+    assert np.exp(grid.log_cell).sum() == pytest.approx(width * height, rel=1e-9)
+    assert grid.points.shape == (len(grid.log_cell), 2)
+
+
+def test_mass_far_from_the_data_is_counted(nested):
+    """A second bump of nine tenths far outside; the fine grid alone would not see it."""
+    grid, log_prob = nested
+    far = np.array([11.0, -9.0])
+    bump = -0.5 * ((grid.points - far) ** 2).sum(axis=1) - np.log(2 * np.pi)
+    both = np.logaddexp(log_prob + np.log(0.1), bump + np.log(0.9))
+    _, log_z = normalise(grid, both)
+    assert log_z == pytest.approx(0, abs=1e-3)
+    inner = both[: len(grid.inner.points)]
+    assert normalise(grid.inner, inner)[1] == pytest.approx(np.log(0.1), abs=0.01)
+    assert kl_divergence(grid, log_prob, both) == pytest.approx(np.log(10), abs=0.01)
+
+
+def test_draws_of_the_grid_have_its_moments(nested):
+    """Within 4.5 standard errors, the cells' own variance included."""
+    grid, log_prob = nested
+    n = 20_000
+    points = draw(grid, normalise(grid, log_prob)[0], n, seed=0)
+    assert (np.abs(points.mean(axis=0)) < 4.5 / np.sqrt(n)).all()
+    cell = (grid.inner.x[1] - grid.inner.x[0]) ** 2 / 12
+    assert points[:, 0].var() == pytest.approx(1 + cell, abs=4.5 * np.sqrt(2 / n))
+    assert len(np.unique(points[:, 0])) == n

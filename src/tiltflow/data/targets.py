@@ -4,7 +4,7 @@ The Gaussian mixtures are in `tiltflow.data.mixtures`.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from jax.scipy.stats import norm
 from jaxtyping import Array, Float, Int, Key
 
 
+@runtime_checkable
 class Target(Protocol):
     """A known density: draws, log-density and the true weights of its modes."""
 

@@ -1,5 +1,6 @@
 """Experiments by name: each prints its table and writes its figure; none is imported before."""
 
+import inspect
 from importlib import import_module
 from pathlib import Path
 
@@ -7,6 +8,8 @@ from tiltflow.data.errors import InputError
 
 EXPERIMENTS = {
     "two-modes": ("two_modes", "reproduce_two_modes"),
+    "eight-gaussians": ("plane", "reproduce_eight_gaussians"),
+    "rings": ("plane", "reproduce_rings"),
     "four-modes-16": ("mixtures", "reproduce_four_modes_16"),
     "four-modes-64": ("mixtures", "reproduce_four_modes_64"),
     "four-modes-128": ("mixtures", "reproduce_four_modes_128"),
@@ -26,15 +29,31 @@ BENCHMARKS = {
 PEERS = {"flowmc": ("bench_flowmc", "bench_flowmc")}
 
 
-def reproduce(name: str, *, seeds: int, seed: int, quiet: bool, out: Path) -> None:
+def reproduce(
+    name: str,
+    *,
+    seeds: int,
+    seed: int,
+    quiet: bool,
+    out: Path,
+    methods: tuple[str, ...] | None = None,
+    quick: bool = False,
+) -> None:
     """Run the experiment called `name` over `seeds` seeds from `seed` on.
 
+    `methods` are those to compare, all if None; `quick` asks for a smaller budget.
+
     Raises:
-        InputError: the name is not known.
+        InputError: the name is not known, or the experiment has no methods or no quick run.
     """
     run = _find(name, EXPERIMENTS, "experiment")
+    asked = {"methods": methods} if methods is not None else {}
+    asked |= {"quick": True} if quick else {}
+    for option in asked.keys() - inspect.signature(run).parameters.keys():
+        what = {"methods": "compares no methods", "quick": "has no smaller budget"}[option]
+        raise InputError(f"--{option}: {name} {what}; leave the option out")
     out.mkdir(parents=True, exist_ok=True)
-    run(seeds=seeds, seed=seed, quiet=quiet, out=out)
+    run(seeds=seeds, seed=seed, quiet=quiet, out=out, **asked)
 
 
 def bench(name: str | None, *, seed: int, quiet: bool) -> None:

@@ -1,0 +1,254 @@
+"""A contest: the same rows, network and base for all methods, at equal cost.
+
+Cost is counted twice. In the row "evaluations" a method takes as many steps as its share of the
+reference's evaluations of the energy's gradient in a point allows (the reference is the balanced
+method). In the row "seconds" it takes as many as its own speed allows in the reference's seconds;
+where both are within a tenth of each other there is one run for both. Seconds are all that a user
+waits for, compilation included; those who need the flow that was fitted to the rows pay for it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import tiltflow
+from tiltflow.data.targets import Target
+from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
+from tiltflow.experiments.contenders import Contender
+from tiltflow.experiments.density_images import keep_image
+from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
+from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.training.adaptive_sweeps import WarmUpSettings
+from tiltflow.training.bases import Start, choose_base
+from tiltflow.training.guard import TrainingFailed
+from tiltflow.training.loop import Schedule, train_energy
+from tiltflow.training.polish import polish
+
+EVALUATIONS, SECONDS = "evaluations", "seconds"
+NEARLY = 0.1
+LAST_REPORTS = 8
+GUESSED_START = 30.0
+GUESSED_EVALUATION = 2e-6
+"""Seconds of one gradient of the network in a point, on two cores."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A target, how many rows of it, and the schedule of the reference."""
+
+    experiment: str
+    name: str
+    make_target: Callable[[], Target]
+    schedule: Schedule
+    rows: int = 20_000
+    judging: WarmUpSettings | None = None
+
+
+class Prepared(NamedTuple):
+    """The rows, base and flow of one seed, which all methods share, and the seconds of the fit."""
+
+    problem: Problem
+    start: Start
+    seconds: float
+
+
+class Trial(NamedTuple):
+    """One method's model, None if there is none, and all figures of it and of its training."""
+
+    model: TiltedEBM | None
+    figures: dict[str, Any]
+
+
+def prepare(case: Case, seed: int) -> Prepared:
+    """Draw the rows; fit one Gaussian, and the flow that proposes or is a base."""
+    problem = make_problem(case.make_target(), rows=case.rows, seed=seed)
+    started = time.perf_counter()
+    key = jax.random.key(seed + 1)
+    start = choose_base(key, "gaussian", problem.x, problem.held_out, seed=seed)
+    return Prepared(problem, start, time.perf_counter() - started)
+
+
+def run_trial(
+    contender: Contender,
+    prepared: Prepared,
+    schedule: Schedule,
+    *,
+    seed: int,
+    judging: WarmUpSettings | None = None,
+) -> Trial:
+    """Train one contender by `schedule`, as it is, and judge it. A training that fails is told."""
+    problem, start, start_seconds = prepared
+    started = time.perf_counter()
+    try:
+        model, told = _train(contender, prepared, schedule, seed)
+    except TrainingFailed as error:
+        model, told = None, {"steps": 0, "evaluations": 0, "stopped": str(error)}
+    waited = time.perf_counter() - started
+    if contender.method is None or contender.flow or contender.base == "flow":
+        waited += start_seconds
+    judged = (
+        broken(problem, told["stopped"])
+        if model is None
+        else judge_model(problem, model, seed=seed, flow=start.flow, settings=judging)
+    )
+    nothing = {"chains_rhat": float("nan"), "chains_ess": float("nan"), "stopped": None}
+    return Trial(model, {**judged._asdict(), **nothing, **told, "seconds": waited})
+
+
+def _train(
+    contender: Contender, prepared: Prepared, schedule: Schedule, seed: int
+) -> tuple[TiltedEBM, dict[str, Any]]:
+    problem, start, _ = prepared
+    if contender.method is None:
+        return TiltedEBM(start.flow, NoEnergy()), {"steps": 0, "evaluations": 0}
+    if contender.learning_rate is not None:
+        schedule = replace(schedule, learning_rate=contender.learning_rate)
+    base = start.flow if contender.base == "flow" else start.base
+    rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
+    positions = []
+
+    def watch(_: Any, state: Any) -> dict[str, Any]:
+        position = getattr(state, "position", None)
+        if position is not None:
+            positions.append(np.asarray(position))
+        return {}
+
+    trained = train_energy(
+        jax.random.key(seed + 3),
+        contender.energy(problem.target.dimension, jax.random.key(seed + 2)),
+        base,
+        contender.method,
+        start.flow if contender.flow else None,
+        rows,
+        held_out if contender.held_out else None,
+        schedule,
+        watch=watch,
+    )
+    model = TiltedEBM(base, trained.energy)
+    if contender.polished:
+        flow = trained.flow or start.flow
+        energy = polish(jax.random.key(seed + 4), model, flow, rows, held_out).energy
+        model = TiltedEBM(base, energy)
+    reports = [each for each in trained.reports if "steps_per_second" in each]
+    steps = reports[-1]["step"] if reports else 0
+    batch_size = min(schedule.batch_size, len(problem.x))
+    return model, {
+        **judge_chains(positions[-LAST_REPORTS:]),
+        "steps": steps,
+        "evaluations": steps * contender.method.evaluations(batch_size),
+        # The first chunk compiles.
+        "steps_per_second": float(np.median([each["steps_per_second"] for each in reports[1:]]))
+        if len(reports) > 1
+        else float("nan"),
+        "stopped": str(trained.stopped) if trained.stopped else None,
+    }
+
+
+def run_contest(
+    case: Case,
+    entered: Sequence[Contender],
+    *,
+    reference: Contender,
+    seeds: int,
+    seed: int,
+    out: Path,
+    quiet: bool,
+    equal_seconds: bool = True,
+) -> list[Line]:
+    """All cells of a case, kept one by one in `out`; a method stays in the order it was entered.
+
+    In the plane the first seed's learned densities are kept as images (`read_image`). Without the
+    reference among those entered there are no rows of equal seconds.
+    """
+    prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
+    rows = round(0.9 * case.rows)
+    evaluations = case.schedule.steps * evaluations_of(reference, case.schedule, rows)
+    cells = []
+    for run_seed in range(seed, seed + seeds):
+        for contender in entered:
+            steps = equal_steps(contender, case.schedule, evaluations, rows)
+            schedule = replace(case.schedule, steps=steps)
+            settings = (tiltflow.__version__, case, contender, schedule)
+            cost = steps * evaluations_of(contender, schedule, rows)
+            names = (case.experiment, case.name, contender.name, contender.setting, run_seed)
+
+            def by_evaluations(
+                cell: Cell, lines: Sequence[Line], contender=contender, schedule=schedule
+            ) -> dict[str, Any]:
+                ready = prepared(cell.seed)
+                trial = run_trial(contender, ready, schedule, seed=cell.seed, judging=case.judging)
+                if cell.seed == seed and trial.model is not None:
+                    log_z = trial.figures["log_z"]
+                    keep_image(out, cell.about, ready.problem, trial.model, log_z)
+                return trial.figures
+
+            def by_seconds(
+                cell: Cell, lines: Sequence[Line], contender=contender, schedule=schedule
+            ) -> dict[str, Any]:
+                first, most = (
+                    find_line(
+                        lines,
+                        {
+                            "method": it.name,
+                            "setting": it.setting,
+                            "seed": cell.seed,
+                            "budget": EVALUATIONS,
+                        },
+                    )
+                    for it in (contender, reference)
+                )
+                assert first is not None and most is not None
+                steps = steps_in(most["figures"]["seconds"], first["figures"], schedule.chunk)
+                if steps is None:
+                    return first["figures"] | {"reused": True}
+                return run_trial(
+                    contender,
+                    prepared(cell.seed),
+                    replace(schedule, steps=steps),
+                    seed=cell.seed,
+                    judging=case.judging,
+                ).figures
+
+            guess = GUESSED_START + GUESSED_EVALUATION * cost
+            cells.append(Cell(*names, EVALUATIONS, settings, guess, by_evaluations))
+            rival = contender.method is not None and not contender.same_steps
+            if equal_seconds and rival and reference in entered and contender != reference:
+                guess = GUESSED_START + GUESSED_EVALUATION * evaluations
+                settings = (*settings, reference)
+                cells.append(Cell(*names, SECONDS, settings, guess, by_seconds))
+    return run_cells(cells, out, quiet=quiet)
+
+
+def evaluations_of(contender: Contender, schedule: Schedule, rows: int) -> int:
+    """What one step of it costs."""
+    if contender.method is None:
+        return 0
+    return contender.method.evaluations(min(schedule.batch_size, rows))
+
+
+def equal_steps(contender: Contender, schedule: Schedule, evaluations: int, rows: int) -> int:
+    """How many steps it has for `evaluations`: whole chunks, one at least."""
+    if contender.method is None or contender.same_steps:
+        return schedule.steps
+    steps = evaluations / evaluations_of(contender, schedule, rows)
+    return max(1, round(steps / schedule.chunk)) * schedule.chunk
+
+
+def steps_in(seconds: float, figures: dict[str, Any], chunk: int) -> int | None:
+    """How many steps a method has time for; None where the run that is known already will do.
+
+    `figures` are those of that run: what it needed beside its steps it will need again.
+    """
+    speed = figures.get("steps_per_second", float("nan"))
+    if not speed > 0 or abs(figures["seconds"] / seconds - 1) < NEARLY:
+        return None
+    beside = figures["seconds"] - figures["steps"] / speed
+    return max(1, round((seconds - beside) * speed / chunk)) * chunk
