@@ -10,6 +10,8 @@ EXPERIMENTS = {
     "two-modes": ("two_modes", "reproduce_two_modes"),
     "eight-gaussians": ("plane", "reproduce_eight_gaussians"),
     "rings": ("plane", "reproduce_rings"),
+    "jarzynski-mixture": ("jarzynski_mixture", "reproduce_jarzynski_mixture"),
+    "acceptance": ("acceptance", "reproduce_acceptance"),
     "four-modes-16": ("mixtures", "reproduce_four_modes_16"),
     "four-modes-64": ("mixtures", "reproduce_four_modes_64"),
     "four-modes-128": ("mixtures", "reproduce_four_modes_128"),

@@ -25,6 +25,7 @@ from tiltflow.experiments.contenders import Contender
 from tiltflow.experiments.density_images import keep_image
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
 from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.models.energies import Energy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
 from tiltflow.training.bases import Start, choose_base
@@ -60,6 +61,10 @@ class Prepared(NamedTuple):
     seconds: float
 
 
+Watch = Callable[[Prepared], Callable[[Energy], dict[str, float]]]
+"""What else to know of the averaged energy at every report; made once a seed and method."""
+
+
 class Trial(NamedTuple):
     """One method's model, None if there is none, and all figures of it and of its training."""
 
@@ -83,12 +88,16 @@ def run_trial(
     *,
     seed: int,
     judging: WarmUpSettings | None = None,
+    watch: Watch | None = None,
 ) -> Trial:
-    """Train one contender by `schedule`, as it is, and judge it. A training that fails is told."""
+    """Train one contender by `schedule`, as it is, and judge it. A training that fails is told.
+
+    With `watch`, the figures have under "watched" what it saw at every report, and the step.
+    """
     problem, start, start_seconds = prepared
     started = time.perf_counter()
     try:
-        model, told = _train(contender, prepared, schedule, seed)
+        model, told = _train(contender, prepared, schedule, seed, watch)
     except TrainingFailed as error:
         model, told = None, {"steps": 0, "evaluations": 0, "stopped": str(error)}
     waited = time.perf_counter() - started
@@ -104,7 +113,11 @@ def run_trial(
 
 
 def _train(
-    contender: Contender, prepared: Prepared, schedule: Schedule, seed: int
+    contender: Contender,
+    prepared: Prepared,
+    schedule: Schedule,
+    seed: int,
+    watch: Watch | None,
 ) -> tuple[TiltedEBM, dict[str, Any]]:
     problem, start, _ = prepared
     if contender.method is None:
@@ -114,12 +127,13 @@ def _train(
     base = start.flow if contender.base == "flow" else start.base
     rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
     positions = []
+    see = watch(prepared) if watch else None
 
-    def watch(_: Any, state: Any) -> dict[str, Any]:
+    def look(energy: Energy, state: Any) -> dict[str, Any]:
         position = getattr(state, "position", None)
         if position is not None:
             positions.append(np.asarray(position))
-        return {}
+        return {"watched": see(energy)} if see else {}
 
     trained = train_energy(
         jax.random.key(seed + 3),
@@ -130,7 +144,7 @@ def _train(
         rows,
         held_out if contender.held_out else None,
         schedule,
-        watch=watch,
+        watch=look,
     )
     model = TiltedEBM(base, trained.energy)
     if contender.polished:
@@ -149,6 +163,7 @@ def _train(
         if len(reports) > 1
         else float("nan"),
         "stopped": str(trained.stopped) if trained.stopped else None,
+        **({"watched": [{"step": it["step"], **it["watched"]} for it in reports]} if see else {}),
     }
 
 
@@ -162,6 +177,7 @@ def run_contest(
     out: Path,
     quiet: bool,
     equal_seconds: bool = True,
+    watch: Watch | None = None,
 ) -> list[Line]:
     """All cells of a case, kept one by one in `out`; a method stays in the order it was entered.
 
@@ -184,7 +200,9 @@ def run_contest(
                 cell: Cell, lines: Sequence[Line], contender=contender, schedule=schedule
             ) -> dict[str, Any]:
                 ready = prepared(cell.seed)
-                trial = run_trial(contender, ready, schedule, seed=cell.seed, judging=case.judging)
+                trial = run_trial(
+                    contender, ready, schedule, seed=cell.seed, judging=case.judging, watch=watch
+                )
                 if cell.seed == seed and trial.model is not None:
                     log_z = trial.figures["log_z"]
                     keep_image(out, cell.about, ready.problem, trial.model, log_z)
