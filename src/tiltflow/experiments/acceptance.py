@@ -88,6 +88,9 @@ FIGURES = {
     "ESS a sweep": "ess_per_sweep",
     "jump rate": "jump_rate",
 }
+Report = dict[str, float | int]
+""""step" and those of `FIGURES` that are known of it."""
+
 TIMES = {"start": 0.0, "a quarter": 0.25, "half": 0.5, "end": 1.0}
 
 
@@ -119,7 +122,7 @@ def _running(case: Case) -> Callable[[Cell, Sequence[Line]], dict[str, Any]]:
     return lambda cell, lines: {"reports": follow(case, seed=cell.seed)}
 
 
-def follow(case: Case, *, seed: int) -> list[dict[str, float]]:
+def follow(case: Case, *, seed: int) -> list[Report]:
     """Train once; of every report the step and those of `FIGURES` that it has."""
     problem = make_problem(four_modes(case.dimension, case.norm), rows=case.rows, seed=seed)
     key = jax.random.key(seed + 1)
@@ -195,14 +198,14 @@ def summary(lines: Sequence[Line]) -> str:
     return "\n".join([f"balanced, {len(lines)} runs", table, "", " ".join(words)])
 
 
-def _nearest(reports: Sequence[dict[str, float]], share: float) -> dict[str, float]:
+def _nearest(reports: Sequence[Report], share: float) -> Report:
     """Of the reports with a diagnosis the one nearest to that share of the training."""
     full = [each for each in reports if "rhat" in each]
     return min(full, key=lambda each: abs(each["step"] - share * reports[-1]["step"]))
 
 
-def _lowest(case: str, runs: Sequence[Sequence[dict[str, float]]]) -> str:
-    def global_rate(report: dict[str, float]) -> float:
+def _lowest(case: str, runs: Sequence[Sequence[Report]]) -> str:
+    def global_rate(report: Report) -> float:
         return report["global_acceptance_rate"]
 
     lowest = min((report for reports in runs for report in reports), key=global_rate)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax.distributions import AbstractDistribution, StandardNormal
-from jaxtyping import Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from tiltflow.experiments.jarzynski_energy import TwoModesEnergy, first_energy
 from tiltflow.models.flows import trainable
@@ -102,7 +102,7 @@ def _flow_for(
 
 @eqx.filter_jit
 def _run_chunk(
-    fixed: tuple, energy: TwoModesEnergy, state: PyTree, keys: PRNGKeyArray
+    fixed: tuple, energy: TwoModesEnergy, state: PyTree, keys: Key[Array, " steps"]
 ) -> tuple[TwoModesEnergy, PyTree]:
     method, base, flow_static, rows, rate = fixed
 

@@ -34,7 +34,7 @@ class Column(NamedTuple):
     """One case: for every seed its reports, each with "step" and some of the quantities."""
 
     name: str
-    runs: Sequence[Sequence[Mapping[str, float]]]
+    runs: Sequence[Sequence[Mapping[str, float | int]]]
 
 
 class _Row(NamedTuple):
@@ -143,7 +143,7 @@ def _draw(axes: "Axes", row: _Row, column: Column) -> None:
 
 
 def _curve(
-    reports: Sequence[Mapping[str, float]], name: str
+    reports: Sequence[Mapping[str, float | int]], name: str
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
     """The steps and values of those reports that have the quantity."""
     found = [(each["step"], each[name]) for each in reports if name in each]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Inches; every panel has its place by hand.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.7, 0.2, 0.42, 0.5
-_WIDTH, _GAP, _HEIGHT, _HEADING, _FOOT = 2.35, 0.3, 1.5, 0.55, 0.3
+_LEFT, _RIGHT, _TOP, _BOTTOM = 0.7, 0.3, 0.42, 0.5
+_WIDTH, _GAP, _HEIGHT, _HEADING, _FOOT = 2.35, 0.4, 1.5, 0.46, 0.4
 
 
 class Course(NamedTuple):
