@@ -46,7 +46,8 @@ def test_a_flow_that_is_the_model_mixes_at_every_sweep_and_one_that_misses_it_ne
     # with a standard error of .017.
     assert good["jump_rate"] == pytest.approx(0.7, abs=0.07)
     assert good["ess_per_sweep"] > 0.7 and good["rhat"] < 1.1
-    far = GaussianMixture(np.ones(1), np.full((1, D), 40.0), np.eye(D)[None])
+    # Of the same shapes as the truth: one compilation serves both.
+    far = GaussianMixture(np.full(4, 0.25), np.full((4, D), 40.0), np.tile(np.eye(D), (4, 1, 1)))
     bad = diagnose(jax.random.key(2), problem, model, far, *args)
     assert bad["jump_rate"] < 0.02
     assert bad["ess_per_sweep"] < 0.2 and bad["rhat"] > 1.3
