@@ -46,8 +46,8 @@ FLOOR = "floor"
 BAR = 0.01
 GUESSED_START, GUESSED_EVALUATION = 30.0, 4e-6
 # The modes differ in one coordinate of fifty, which a network finds late and at once: at the usual
-# rate 400 steps gained nothing, at this one 200 to 300 do not; five reports without a gain would
-# have been the end.
+# rate nothing was gained in 400 steps, at this one in the first 100 to 300. Five reports without a
+# gain would have been the end.
 SCHEDULE = replace(default_schedule("gaussian"), chunk=50, learning_rate=5e-3, patience=1000)
 CASE = Case(EXPERIMENT, NEURAL, jarzynski_mixture, SCHEDULE, ROWS)
 QUICK_CASE = replace(CASE, schedule=replace(SCHEDULE, steps=500, averaging=0.98))
