@@ -54,7 +54,7 @@ def trials(monkeypatch):
     problem = make_problem(Rings(), rows=1000, seed=0)
     monkeypatch.setattr(module, "prepare", lambda case, seed: module.Prepared(problem, None, None))
 
-    def run_trial(contender, prepared, schedule, *, seed, judging):
+    def run_trial(contender, prepared, schedule, *, seed, judging, watch=None):
         ran.append((contender.name, seed, schedule.steps))
         speed = 40.0 if contender.name == "pcd" else 10.0
         judged = broken(problem, "nothing was trained")._replace(kl=0.1 * seed, status="failed")

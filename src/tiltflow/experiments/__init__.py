@@ -11,6 +11,8 @@ EXPERIMENTS = {
     "eight-gaussians": ("plane", "reproduce_eight_gaussians"),
     "rings": ("plane", "reproduce_rings"),
     "mixtures": ("mixtures", "reproduce_mixtures"),
+    "jarzynski-mixture": ("jarzynski_mixture", "reproduce_jarzynski_mixture"),
+    "acceptance": ("acceptance", "reproduce_acceptance"),
     "four-modes-16": ("four_modes", "reproduce_four_modes_16"),
     "four-modes-64": ("four_modes", "reproduce_four_modes_64"),
     "four-modes-128": ("four_modes", "reproduce_four_modes_128"),

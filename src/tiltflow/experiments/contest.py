@@ -26,6 +26,7 @@ from tiltflow.experiments.contenders import Contender, FlowKind
 from tiltflow.experiments.density_images import keep_image
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
 from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.models.energies import Energy
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
@@ -67,6 +68,10 @@ class Prepared(NamedTuple):
     flow: Callable[[FlowKind], tuple[AbstractDistribution, float]]
 
 
+Watch = Callable[[Prepared], Callable[[Energy], dict[str, float]]]
+"""What else to know of the averaged energy at every report; made once a seed and method."""
+
+
 class Trial(NamedTuple):
     """One method's model, None if there is none, and all figures of it and of its training."""
 
@@ -106,13 +111,17 @@ def run_trial(
     *,
     seed: int,
     judging: WarmUpSettings | None = None,
+    watch: Watch | None = None,
 ) -> Trial:
-    """Train one contender by `schedule`, as it is, and judge it. A training that fails is told."""
+    """Train one contender by `schedule`, as it is, and judge it. A training that fails is told.
+
+    With `watch`, the figures have under "watched" what it saw at every report, and the step.
+    """
     problem = prepared.problem
     flow, flow_seconds = prepared.flow(contender.flow) if contender.flow else (None, 0.0)
     started = time.perf_counter()
     try:
-        model, told = _train(contender, prepared, flow, schedule, seed)
+        model, told = _train(contender, prepared, flow, schedule, seed, watch)
     except TrainingFailed as error:
         model, told = None, {"steps": 0, "evaluations": 0, "stopped": str(error)}
     waited = time.perf_counter() - started + flow_seconds
@@ -133,6 +142,7 @@ def _train(
     flow: AbstractDistribution | None,
     schedule: Schedule,
     seed: int,
+    watch: Watch | None,
 ) -> tuple[TiltedEBM, dict[str, Any]]:
     problem, base, _ = prepared
     if flow is not None and (contender.base == "flow" or contender.method is None):
@@ -143,12 +153,13 @@ def _train(
         schedule = replace(schedule, learning_rate=contender.learning_rate)
     rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
     positions = []
+    see = watch(prepared) if watch else None
 
-    def watch(_: Any, state: Any) -> dict[str, Any]:
+    def look(energy: Energy, state: Any) -> dict[str, Any]:
         position = getattr(state, "position", None)
         if position is not None:
             positions.append(np.asarray(position))
-        return {}
+        return {"watched": see(energy)} if see else {}
 
     trained = train_energy(
         jax.random.key(seed + 3),
@@ -159,7 +170,7 @@ def _train(
         rows,
         held_out if contender.held_out else None,
         schedule,
-        watch=watch,
+        watch=look,
     )
     model = TiltedEBM(base, trained.energy)
     proposal = trained.flow or flow
@@ -181,6 +192,7 @@ def _train(
         if reports
         else float("nan"),
         "stopped": str(trained.stopped) if trained.stopped else None,
+        **({"watched": [{"step": it["step"], **it["watched"]} for it in reports]} if see else {}),
     }
 
 
@@ -194,6 +206,7 @@ def run_contest(
     out: Path,
     quiet: bool,
     equal_seconds: bool = True,
+    watch: Watch | None = None,
 ) -> list[Line]:
     """Run the cells of one case, kept one by one in `out`; methods in the order entered."""
     cells = contest_cells(
@@ -204,6 +217,7 @@ def run_contest(
         seed=seed,
         out=out,
         equal_seconds=equal_seconds,
+        watch=watch,
     )
     return run_cells(cells, out, quiet=quiet)
 
@@ -217,6 +231,7 @@ def contest_cells(
     seed: int,
     out: Path,
     equal_seconds: bool = True,
+    watch: Watch | None = None,
 ) -> list[Cell]:
     """All cells of a case.
 
@@ -239,7 +254,9 @@ def contest_cells(
                 cell: Cell, lines: Sequence[Line], contender=contender, schedule=schedule
             ) -> dict[str, Any]:
                 ready = prepared(cell.seed)
-                trial = run_trial(contender, ready, schedule, seed=cell.seed, judging=case.judging)
+                trial = run_trial(
+                    contender, ready, schedule, seed=cell.seed, judging=case.judging, watch=watch
+                )
                 if cell.seed == seed and trial.model is not None:
                     log_z = trial.figures["log_z"]
                     keep_image(out, cell.about, ready.problem, trial.model, log_z)
