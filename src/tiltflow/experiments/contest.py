@@ -22,10 +22,11 @@ from flowjax.distributions import AbstractDistribution
 import tiltflow
 from tiltflow.data.targets import Target
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
-from tiltflow.experiments.contenders import Contender, FlowKind
+from tiltflow.experiments.contenders import BASE_SHARE, Contender, FlowKind
 from tiltflow.experiments.density_images import keep_image
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
 from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.models.defensive import DefensiveMixture
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
@@ -163,6 +164,8 @@ def _train(
     model = TiltedEBM(base, trained.energy)
     proposal = trained.flow or flow
     if contender.polished and proposal is not None:
+        # The last layer is solved on weighted draws, and would find mass where none are.
+        proposal = DefensiveMixture(proposal, base, BASE_SHARE)
         energy = polish(jax.random.key(seed + 4), model, proposal, rows, held_out).energy
         model = TiltedEBM(base, energy)
     reports = [each for each in trained.reports if "steps_per_second" in each]
@@ -194,7 +197,8 @@ def run_contest(
     """All cells of a case, kept one by one in `out`; a method stays in the order it was entered.
 
     In the plane the first seed's learned densities are kept as images (`read_image`). Without the
-    reference among those entered there are no rows of equal seconds.
+    reference among those entered there are no rows of equal seconds; and none of other settings
+    than the shared one.
     """
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
@@ -247,7 +251,7 @@ def run_contest(
 
             guess = GUESSED_START + GUESSED_EVALUATION * cost
             cells.append(Cell(*names, EVALUATIONS, settings, guess, by_evaluations))
-            rival = contender.method is not None and not contender.same_steps
+            rival = contender.setting == "shared" and not contender.same_steps
             if equal_seconds and rival and reference in entered and contender != reference:
                 guess = GUESSED_START + GUESSED_EVALUATION * evaluations
                 settings = (*settings, reference)

@@ -14,7 +14,7 @@ from tiltflow.data.targets import Rings
 from tiltflow.evaluation.quadrature import Grid
 from tiltflow.experiments import two_modes as figure_one
 from tiltflow.experiments.cells import Line
-from tiltflow.experiments.contenders import Shared, choose, contenders
+from tiltflow.experiments.contenders import BASE_SHARE, Shared, choose, contenders, mlp_energy
 from tiltflow.experiments.contest import EVALUATIONS, Case, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import read_image
@@ -30,15 +30,28 @@ def far_modes() -> GaussianMixture:
     return two_modes(a=5.0)
 
 
-SCHEDULE = Schedule(steps=1000, chunk=100, learning_rate=1e-2, averaging=0.99, patience=1000)
+SCHEDULE = Schedule(
+    steps=1000,
+    chunk=100,
+    learning_rate=1e-2,
+    batch_size=2048,
+    averaging=0.99,
+    patience=1000,
+)
+"""Twice the usual rows and chains a step: it is their noise that holds learning up here.
+
+With 1024 exact draws of the model four rings were at .26 nats of KL after 400 steps, with 4096 at
+.11.
+"""
+
 TWO_MODES = (
     Case("two-modes", "a = 1", two_modes, SCHEDULE),
     Case("two-modes", "a = 5", far_modes, SCHEDULE),
 )
 EIGHT_GAUSSIANS = (Case("eight-gaussians", "d = 2", eight_gaussians, SCHEDULE),)
 RINGS = (Case("rings", "d = 2", Rings, SCHEDULE),)
-QUICK_ROWS, QUICK_CHAINS, QUICK_LOCAL_STEPS, QUICK_FLOW_STEPS = 4000, 128, 5, 600
-QUICK_SCHEDULE = replace(SCHEDULE, steps=400, averaging=0.98, draws=2048)
+QUICK_ROWS, QUICK_CHAINS, QUICK_LOCAL_STEPS, QUICK_FLOW_STEPS = 4000, 256, 5, 600
+QUICK_SCHEDULE = replace(SCHEDULE, steps=400, batch_size=512, averaging=0.98, draws=2048)
 
 
 def reproduce_two_modes(
@@ -62,6 +75,8 @@ def reproduce_two_modes(
                 chains=shared.chains,
                 local_steps=shared.local_steps,
                 ula_step_size=shared.step_size,
+                base_share=BASE_SHARE,
+                energy=mlp_energy,
             )
             figure_one.save_figure_one(settings, path, seed=seed, quiet=quiet)
             print(f"written to {out}: {path.name}")
