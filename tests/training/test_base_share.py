@@ -72,5 +72,5 @@ def test_without_it_nobody_looks_there():
 
 
 def test_a_share_that_leaves_the_flow_nothing_is_refused():
-    with pytest.raises(InputError, match="base_share: found 1.0; give a share below 1"):
+    with pytest.raises(InputError, match=r"base_share: found 1\.0; give a share below 1"):
         Balanced(base_share=1.0)

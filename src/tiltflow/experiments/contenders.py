@@ -68,7 +68,7 @@ class Shared:
     `variance` is the target's narrowest, in model units.
     """
 
-    chains: int = 2048
+    chains: int = 512
     local_steps: int = 5
     variance: float = 0.1
 
@@ -179,7 +179,7 @@ def contenders(dimension: int, shared: Shared) -> tuple[Contender, ...]:
             learning_rate=1e-3,
         ),
         Contender("jarzynski", "shared", Jarzynski(chains, h, local_steps=steps)),
-        Contender("jarzynski", "authors'", Jarzynski(5 * chains, h, local_steps=1)),
+        Contender("jarzynski", "authors'", Jarzynski(20 * chains, h, local_steps=1)),
         Contender("denoising_score_matching", "shared", DenoisingScoreMatching(h**0.5)),
         Contender("sliced_score_matching", "shared", SlicedScoreMatching()),
         Contender(
