@@ -225,14 +225,23 @@ def floor(dimension: int, shared: Shared) -> Contender:
     )
 
 
+def first_settings(known: tuple[Contender, ...]) -> tuple[Contender, ...]:
+    """Every method once, in the setting that comes first."""
+    return tuple({each.name: each for each in reversed(known)}[name] for name in _names(known))
+
+
 def choose(known: tuple[Contender, ...], methods: tuple[str, ...] | None) -> tuple[Contender, ...]:
     """Those of the methods called, in all of their settings; all if None.
 
     Raises:
         InputError: a name is not known.
     """
-    names = list(dict.fromkeys(each.name for each in known))
+    names = _names(known)
     for name in methods or ():
         if name not in names:
             raise InputError(f"--methods: '{name}' is not known; use some of {', '.join(names)}")
     return tuple(each for each in known if methods is None or each.name in methods)
+
+
+def _names(known: tuple[Contender, ...]) -> list[str]:
+    return list(dict.fromkeys(each.name for each in known))
