@@ -165,7 +165,7 @@ def save_figure(case: Case, lines: Sequence[Line], out: Path, name: str) -> None
             panels.append(Panel("truth", "", image.x, image.y, truth))
         figures = line["figures"]
         error = figures["weight_error_data"]
-        note = f"{line['setting']}: KL {figures['kl']:.2g}, weight error {error:.2g}"
+        note = f"{line['setting']}: KL {figures['kl']:.2g}, error {error:.2g}"
         panels.append(Panel(line["method"], note, image.x, image.y, image.log_prob))
     if panels:
         save_png(draw_figure_two(panels), out / name)
