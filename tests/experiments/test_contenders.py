@@ -10,7 +10,7 @@ from flowjax.bijections import Affine
 from flowjax.distributions import Transformed
 
 from tiltflow.data.errors import InputError
-from tiltflow.experiments.contenders import Contender, Shared, contenders
+from tiltflow.experiments.contenders import Contender, Shared, contenders, first_settings
 from tiltflow.models.flows import trainable
 from tiltflow.models.gaussian_mixture import mixture_template
 from tiltflow.models.tilted import TiltedEBM
@@ -51,6 +51,13 @@ def test_a_step_of_everyone_is_a_program(each):
 def test_names_and_settings_tell_contenders_apart():
     assert len({(each.name, each.setting) for each in ALL}) == len(ALL)
     assert (ALL[0].name, ALL[-1].name) == ("balanced", "floor")
+
+
+def test_the_first_settings_are_every_method_once():
+    first = first_settings(ALL)
+    assert len({each.name for each in ALL}) == len(first)
+    assert first[0] is ALL[0]
+    assert next(each for each in first if each.name == "pcd").setting == "shared"
 
 
 def test_a_flow_that_is_a_base_is_not_handed_the_answer():

@@ -22,10 +22,11 @@ from flowjax.distributions import AbstractDistribution
 import tiltflow
 from tiltflow.data.targets import Target
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
-from tiltflow.experiments.contenders import Contender, FlowKind
+from tiltflow.experiments.contenders import BASE_SHARE, Contender, FlowKind
 from tiltflow.experiments.density_images import keep_image
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
 from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.models.defensive import DefensiveMixture
 from tiltflow.models.energies import Energy
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
@@ -175,6 +176,8 @@ def _train(
     model = TiltedEBM(base, trained.energy)
     proposal = trained.flow or flow
     if contender.polished and proposal is not None:
+        # The last layer is solved on weighted draws, and would find mass where none are.
+        proposal = DefensiveMixture(proposal, base, BASE_SHARE)
         energy = polish(jax.random.key(seed + 4), model, proposal, rows, held_out).energy
         model = TiltedEBM(base, energy)
     reports = [each for each in trained.reports if "steps_per_second" in each]
@@ -236,7 +239,8 @@ def contest_cells(
     """All cells of a case.
 
     In the plane the first seed's learned densities are kept in `out` as images (`read_image`).
-    Without the reference among those entered there are no rows of equal seconds.
+    Without the reference among those entered there are no rows of equal seconds; and none of other
+    settings than the shared one.
     """
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
@@ -292,7 +296,7 @@ def contest_cells(
 
             guess = GUESSED_START + GUESSED_EVALUATION * cost
             cells.append(Cell(*names, EVALUATIONS, settings, guess, by_evaluations))
-            rival = contender.method is not None and not contender.same_steps
+            rival = contender.setting == "shared" and not contender.same_steps
             if equal_seconds and rival and reference in entered and contender != reference:
                 guess = GUESSED_START + GUESSED_EVALUATION * evaluations
                 settings = (*settings, reference)

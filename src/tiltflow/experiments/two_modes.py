@@ -8,6 +8,7 @@ are judged by quadrature.
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from tiltflow.experiments.problem import (
     make_problem,
     model_log_density,
 )
+from tiltflow.models.defensive import DefensiveMixture
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.report.figure_one import MethodView, Truth, draw_figure_one
@@ -50,6 +52,11 @@ TOP_RIGHT = 1
 CHAIN_SWEEPS = 400
 
 
+def usual_energy(dimension: int, key: PRNGKeyArray) -> MLPEnergy:
+    """The library's own."""
+    return MLPEnergy(dimension, key=key)
+
+
 @dataclass(frozen=True)
 class Settings:
     """The shared budget; `a` as in `two_modes`, `local_steps` are those of the balanced method."""
@@ -62,6 +69,8 @@ class Settings:
     chains: int = 1024
     local_steps: int = 10
     ula_step_size: float = 0.005
+    base_share: float = 0.0
+    energy: Callable[[int, PRNGKeyArray], MLPEnergy] = usual_energy
 
 
 class Run(NamedTuple):
@@ -104,9 +113,9 @@ def compare(settings: Settings, *, seed: int, quiet: bool) -> Comparison:
             local_steps=evaluations_per_step - 1,
             step_size=settings.ula_step_size,
         ),
-        "balanced": Balanced(chains=settings.chains, local_steps=settings.local_steps),
+        "balanced": Balanced(settings.chains, settings.local_steps, base_share=settings.base_share),
     }
-    energy = MLPEnergy(2, key=jax.random.key(seed + 2))
+    energy = settings.energy(2, jax.random.key(seed + 2))
     labels = labels_of(problem.target, grid.points)
     truth = exact_log_prob(problem.target, grid.points)
     runs = []
@@ -144,6 +153,8 @@ def compare(settings: Settings, *, seed: int, quiet: bool) -> Comparison:
         model = TiltedEBM(start.base, trained.energy)
         if balanced:
             flow = eqx.combine(trained.source.flow, trained.flow_static)
+            if settings.base_share > 0:
+                flow = DefensiveMixture(flow, start.base, settings.base_share)
             polished = polish(
                 jax.random.key(seed + 4),
                 model,

@@ -11,6 +11,10 @@ Grenioux, Moulines, Gabrié (2023), algorithm 1 as reconstructed in docs/theory.
 The negatives are the positions that 2 leaves and the proposals of 3, each with the weight that
 3 gives it on average. No proposal is wasted, and the mean is that of the chains after 3: the
 figures, and those of the other choices, are printed by `tiltflow bench negatives`.
+
+Of the proposals a share may be draws of the base: a defensive mixture (Hesterberg 1995). Under it
+w = p / q is bounded by exp(-E) / Z over the share, wherever E is bounded below, so that no energy
+can dig a hole where neither chains nor flow look.
 """
 
 import math
@@ -23,6 +27,7 @@ import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from tiltflow.data.errors import InputError
 from tiltflow.evaluation.log_normalizer import importance_sampling
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
@@ -48,12 +53,21 @@ class BalancedState(NamedTuple):
 
 @dataclass(frozen=True)
 class Balanced:
-    """A source of negatives: `init` makes its state, `draw` makes negatives from it."""
+    """A source of negatives: `init` makes its state, `draw` makes negatives from it.
+
+    `base_share` is the share of the base in the proposals, below one.
+    """
 
     chains: int = 1024
     local_steps: int = 10
     flow_learning_rate: float = 1e-3
     target_acceptance_rate: float = 0.574
+    base_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises `InputError` where the flow would propose nothing."""
+        if not 0 <= self.base_share < 1:
+            raise InputError(f"base_share: found {self.base_share}; give a share below 1, say 0.05")
 
     def init(
         self, key: PRNGKeyArray, base: AbstractDistribution, flow: AbstractDistribution
@@ -97,11 +111,12 @@ class Balanced:
             self.local_steps,
         )
         flow = eqx.combine(state.flow, flow_static)
-        points, log_prob = flow.sample_and_log_prob(proposal_key, (self.chains,))
+        points, log_prob = self._propose(proposal_key, model.base, flow)
         proposals = Proposals(refresh(points, model.log_density), log_prob)
         (_, chains_log_prob), gradient = jax.value_and_grad(_forward_kl, has_aux=True)(
             state.flow, flow_static, chains.position
         )
+        chains_log_prob = self._defended(model.base, chains.position, chains_log_prob)
         moved, _, global_rate = independent_metropolis_hastings(
             global_key, chains, chains_log_prob, proposals
         )
@@ -124,6 +139,36 @@ class Balanced:
             ),
         )
         return negatives, new_state, info
+
+    def _propose(
+        self, key: PRNGKeyArray, base: AbstractDistribution, flow: AbstractDistribution
+    ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+        """Draws of flow and base, in random order, and their log-density under both together."""
+        from_base = round(self.base_share * self.chains)
+        if from_base == 0:
+            return flow.sample_and_log_prob(key, (self.chains,))
+        flow_key, base_key, order_key = jax.random.split(key, 3)
+        points, log_prob = flow.sample_and_log_prob(flow_key, (self.chains - from_base,))
+        wide = base.sample(base_key, (from_base,))
+        points = jnp.concatenate([points, wide])
+        log_prob = jnp.concatenate([log_prob, flow.log_prob(wide)])
+        # Every chain must be as likely as any other to be offered a draw of the base.
+        order = jax.random.permutation(order_key, self.chains)
+        return points[order], self._defended(base, points, log_prob)[order]
+
+    def _defended(
+        self,
+        base: AbstractDistribution,
+        points: Float[Array, "n d"],
+        flow_log_prob: Float[Array, " n"],
+    ) -> Float[Array, " n"]:
+        """The log-density of the mixture of flow and base from which proposals are drawn."""
+        share = round(self.base_share * self.chains) / self.chains
+        if share == 0:
+            return flow_log_prob
+        return jnp.logaddexp(
+            math.log1p(-share) + flow_log_prob, math.log(share) + base.log_prob(points)
+        )
 
 
 @eqx.filter_jit
