@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "two-modes": ("plane", "reproduce_two_modes"),
     "eight-gaussians": ("plane", "reproduce_eight_gaussians"),
     "rings": ("plane", "reproduce_rings"),
+    "four-zones": ("four_zones", "reproduce_four_zones"),
     "four-modes-16": ("mixtures", "reproduce_four_modes_16"),
     "four-modes-64": ("mixtures", "reproduce_four_modes_64"),
     "four-modes-128": ("mixtures", "reproduce_four_modes_128"),

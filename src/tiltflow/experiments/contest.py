@@ -18,20 +18,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax.distributions import AbstractDistribution
+from jaxtyping import Float
 
 import tiltflow
 from tiltflow.data.targets import Target
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
 from tiltflow.experiments.contenders import Contender, FlowKind
-from tiltflow.experiments.density_images import keep_image
-from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
-from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.experiments.density_images import LastChains, keep_image
+from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model, to_user
+from tiltflow.experiments.problem import Problem, labels_of, make_problem
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
 from tiltflow.training.bases import proposal_on
 from tiltflow.training.guard import TrainingFailed
-from tiltflow.training.loop import Schedule, train_energy
+from tiltflow.training.loop import Schedule, Trained, train_energy
 from tiltflow.training.maximum_likelihood import fit_flow
 from tiltflow.training.polish import polish
 
@@ -68,10 +69,14 @@ class Prepared(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One method's model, None if there is none, and all figures of it and of its training."""
+    """One method's model, None if there is none, and all figures of it and of its training.
+
+    `chains` are None where the method has none.
+    """
 
     model: TiltedEBM | None
     figures: dict[str, Any]
+    chains: LastChains | None = None
 
 
 def prepare(case: Case, seed: int) -> Prepared:
@@ -111,8 +116,9 @@ def run_trial(
     problem = prepared.problem
     flow, flow_seconds = prepared.flow(contender.flow) if contender.flow else (None, 0.0)
     started = time.perf_counter()
+    chains = None
     try:
-        model, told = _train(contender, prepared, flow, schedule, seed)
+        model, told, chains = _train(contender, prepared, flow, schedule, seed)
     except TrainingFailed as error:
         model, told = None, {"steps": 0, "evaluations": 0, "stopped": str(error)}
     waited = time.perf_counter() - started + flow_seconds
@@ -123,7 +129,43 @@ def run_trial(
         proposal = None if plane else prepared.flow("on a mixture")[0]
         judged = judge_model(problem, model, seed=seed, flow=proposal, settings=judging)
     nothing = {"chains_rhat": float("nan"), "chains_ess": float("nan"), "stopped": None}
-    return Trial(model, {**judged._asdict(), **nothing, **told, "seconds": waited})
+    if chains is not None:
+        nothing["chain_weights"] = shares_of_chains(problem, chains).tolist()
+    figures = {**judged._asdict(), **nothing, **told, "seconds": waited}
+    return Trial(model, figures, chains)
+
+
+def train(
+    contender: Contender,
+    prepared: Prepared,
+    flow: AbstractDistribution | None,
+    schedule: Schedule,
+    *,
+    seed: int,
+    watch: Callable[[Any, Any], dict[str, Any]] | None = None,
+) -> tuple[AbstractDistribution, Trained]:
+    """Train one contender that has a method; the base that it tilts, and what came of it.
+
+    `flow` is the fitted one that the contender is given.
+    """
+    problem, base, _ = prepared
+    assert contender.method is not None
+    if flow is not None and contender.base == "flow":
+        base = flow
+    if contender.learning_rate is not None:
+        schedule = replace(schedule, learning_rate=contender.learning_rate)
+    trained = train_energy(
+        jax.random.key(seed + 3),
+        contender.energy(problem.target.dimension, jax.random.key(seed + 2)),
+        base,
+        contender.method,
+        flow,
+        jnp.asarray(problem.x),
+        jnp.asarray(problem.held_out) if contender.held_out else None,
+        schedule,
+        watch=watch,
+    )
+    return base, trained
 
 
 def _train(
@@ -132,15 +174,11 @@ def _train(
     flow: AbstractDistribution | None,
     schedule: Schedule,
     seed: int,
-) -> tuple[TiltedEBM, dict[str, Any]]:
-    problem, base, _ = prepared
-    if flow is not None and (contender.base == "flow" or contender.method is None):
-        base = flow
+) -> tuple[TiltedEBM, dict[str, Any], LastChains | None]:
+    problem = prepared.problem
     if contender.method is None:
-        return TiltedEBM(base, NoEnergy()), {"steps": 0, "evaluations": 0}
-    if contender.learning_rate is not None:
-        schedule = replace(schedule, learning_rate=contender.learning_rate)
-    rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
+        assert flow is not None
+        return TiltedEBM(flow, NoEnergy()), {"steps": 0, "evaluations": 0}, None
     positions = []
 
     def watch(_: Any, state: Any) -> dict[str, Any]:
@@ -149,26 +187,17 @@ def _train(
             positions.append(np.asarray(position))
         return {}
 
-    trained = train_energy(
-        jax.random.key(seed + 3),
-        contender.energy(problem.target.dimension, jax.random.key(seed + 2)),
-        base,
-        contender.method,
-        flow,
-        rows,
-        held_out if contender.held_out else None,
-        schedule,
-        watch=watch,
-    )
+    base, trained = train(contender, prepared, flow, schedule, seed=seed, watch=watch)
     model = TiltedEBM(base, trained.energy)
     proposal = trained.flow or flow
     if contender.polished and proposal is not None:
+        rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
         energy = polish(jax.random.key(seed + 4), model, proposal, rows, held_out).energy
         model = TiltedEBM(base, energy)
     reports = [each for each in trained.reports if "steps_per_second" in each]
     steps = reports[-1]["step"] if reports else 0
     batch_size = min(schedule.batch_size, len(problem.x))
-    return model, {
+    told = {
         **judge_chains(positions[-LAST_REPORTS:]),
         "steps": steps,
         "evaluations": steps * contender.method.evaluations(batch_size),
@@ -178,6 +207,24 @@ def _train(
         else float("nan"),
         "stopped": str(trained.stopped) if trained.stopped else None,
     }
+    return model, told, _last_chains(problem, trained.source)
+
+
+def _last_chains(problem: Problem, source: Any) -> LastChains | None:
+    """The chains of a source's last state; None if it keeps none."""
+    position = getattr(source, "position", None)
+    if position is None:
+        return None
+    log_weights = getattr(source, "log_weights", jnp.zeros(len(position)))
+    rows = to_user(problem, np.asarray(position, dtype=float))
+    return LastChains(rows, np.asarray(jax.nn.softmax(log_weights), dtype=float))
+
+
+def shares_of_chains(problem: Problem, chains: LastChains) -> Float[np.ndarray, " modes"]:
+    """The share of the chains' weight in every mode; chains that are not finite are in none."""
+    finite = np.isfinite(chains.position).all(axis=1)
+    labels = labels_of(problem.target, chains.position[finite])
+    return np.bincount(labels, weights=chains.weights[finite], minlength=len(problem.share))
 
 
 def run_contest(
@@ -193,8 +240,8 @@ def run_contest(
 ) -> list[Line]:
     """All cells of a case, kept one by one in `out`; a method stays in the order it was entered.
 
-    In the plane the first seed's learned densities are kept as images (`read_image`). Without the
-    reference among those entered there are no rows of equal seconds.
+    In the plane the first seed's learned densities are kept as images, with the chains
+    (`read_image`). Without the reference among those entered there are no rows of equal seconds.
     """
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
@@ -215,7 +262,7 @@ def run_contest(
                 trial = run_trial(contender, ready, schedule, seed=cell.seed, judging=case.judging)
                 if cell.seed == seed and trial.model is not None:
                     log_z = trial.figures["log_z"]
-                    keep_image(out, cell.about, ready.problem, trial.model, log_z)
+                    keep_image(out, cell.about, ready.problem, trial.model, log_z, trial.chains)
                 return trial.figures
 
             def by_seconds(
