@@ -8,6 +8,7 @@ waits for, compilation included; those who need the flow that was fitted to the 
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,7 +26,13 @@ from tiltflow.data.targets import Target
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
 from tiltflow.experiments.contenders import Contender, FlowKind
 from tiltflow.experiments.density_images import LastChains, keep_image
-from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model, to_user
+from tiltflow.experiments.judged import (
+    NoEnergy,
+    broken,
+    judge_chains,
+    judge_model,
+    to_user,
+)
 from tiltflow.experiments.problem import Problem, labels_of, make_problem
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
@@ -71,12 +78,12 @@ class Prepared(NamedTuple):
 class Trial(NamedTuple):
     """One method's model, None if there is none, and all figures of it and of its training.
 
-    `chains` are None where the method has none.
+    `chains` are those at the last reports, none where the method has none.
     """
 
     model: TiltedEBM | None
     figures: dict[str, Any]
-    chains: LastChains | None = None
+    chains: Sequence[LastChains] = ()
 
 
 def prepare(case: Case, seed: int) -> Prepared:
@@ -116,7 +123,7 @@ def run_trial(
     problem = prepared.problem
     flow, flow_seconds = prepared.flow(contender.flow) if contender.flow else (None, 0.0)
     started = time.perf_counter()
-    chains = None
+    chains: list[LastChains] = []
     try:
         model, told, chains = _train(contender, prepared, flow, schedule, seed)
     except TrainingFailed as error:
@@ -129,8 +136,9 @@ def run_trial(
         proposal = None if plane else prepared.flow("on a mixture")[0]
         judged = judge_model(problem, model, seed=seed, flow=proposal, settings=judging)
     nothing = {"chains_rhat": float("nan"), "chains_ess": float("nan"), "stopped": None}
-    if chains is not None:
-        nothing["chain_weights"] = shares_of_chains(problem, chains).tolist()
+    if chains:
+        shares = [shares_of_chains(problem, each) for each in chains]
+        nothing["chain_weights"] = np.mean(shares, axis=0).tolist()
     figures = {**judged._asdict(), **nothing, **told, "seconds": waited}
     return Trial(model, figures, chains)
 
@@ -174,17 +182,16 @@ def _train(
     flow: AbstractDistribution | None,
     schedule: Schedule,
     seed: int,
-) -> tuple[TiltedEBM, dict[str, Any], LastChains | None]:
+) -> tuple[TiltedEBM, dict[str, Any], list[LastChains]]:
     problem = prepared.problem
     if contender.method is None:
         assert flow is not None
-        return TiltedEBM(flow, NoEnergy()), {"steps": 0, "evaluations": 0}, None
-    positions = []
+        return TiltedEBM(flow, NoEnergy()), {"steps": 0, "evaluations": 0}, []
+    chains = deque(maxlen=LAST_REPORTS)
 
     def watch(_: Any, state: Any) -> dict[str, Any]:
-        position = getattr(state, "position", None)
-        if position is not None:
-            positions.append(np.asarray(position))
+        if hasattr(state, "position"):
+            chains.append(_chains_of(problem, state))
         return {}
 
     base, trained = train(contender, prepared, flow, schedule, seed=seed, watch=watch)
@@ -198,7 +205,7 @@ def _train(
     steps = reports[-1]["step"] if reports else 0
     batch_size = min(schedule.batch_size, len(problem.x))
     told = {
-        **judge_chains(positions[-LAST_REPORTS:]),
+        **judge_chains([each.position for each in chains]),
         "steps": steps,
         "evaluations": steps * contender.method.evaluations(batch_size),
         # The first chunk compiles.
@@ -207,16 +214,13 @@ def _train(
         else float("nan"),
         "stopped": str(trained.stopped) if trained.stopped else None,
     }
-    return model, told, _last_chains(problem, trained.source)
+    return model, told, list(chains)
 
 
-def _last_chains(problem: Problem, source: Any) -> LastChains | None:
-    """The chains of a source's last state; None if it keeps none."""
-    position = getattr(source, "position", None)
-    if position is None:
-        return None
-    log_weights = getattr(source, "log_weights", jnp.zeros(len(position)))
-    rows = to_user(problem, np.asarray(position, dtype=float))
+def _chains_of(problem: Problem, state: Any) -> LastChains:
+    """The chains in a source's state."""
+    log_weights = getattr(state, "log_weights", jnp.zeros(len(state.position)))
+    rows = to_user(problem, np.asarray(state.position, dtype=float))
     return LastChains(rows, np.asarray(jax.nn.softmax(log_weights), dtype=float))
 
 
@@ -261,8 +265,8 @@ def run_contest(
                 ready = prepared(cell.seed)
                 trial = run_trial(contender, ready, schedule, seed=cell.seed, judging=case.judging)
                 if cell.seed == seed and trial.model is not None:
-                    log_z = trial.figures["log_z"]
-                    keep_image(out, cell.about, ready.problem, trial.model, log_z, trial.chains)
+                    log_z, last = trial.figures["log_z"], next(reversed(trial.chains), None)
+                    keep_image(out, cell.about, ready.problem, trial.model, log_z, last)
                 return trial.figures
 
             def by_seconds(

@@ -28,7 +28,9 @@ from tiltflow.report.style import save_png
 from tiltflow.report.table import format_table, mean_and_std
 from tiltflow.training.loop import Schedule
 
-SCHEDULE = Schedule(steps=1000, chunk=50, learning_rate=2e-3, patience=1000)
+SCHEDULE = Schedule(
+    steps=3000, chunk=100, learning_rate=1e-2, batch_size=512, averaging=0.995, patience=1000
+)
 CASE = Case("four-zones", "d = 2", FourZones, SCHEDULE)
 QUICK_ROWS, QUICK_CHAINS, QUICK_LOCAL_STEPS, QUICK_FLOW_STEPS = 4000, 128, 5, 600
 QUICK_SCHEDULE = replace(SCHEDULE, steps=400, averaging=0.98, draws=2048)

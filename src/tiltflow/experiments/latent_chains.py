@@ -132,6 +132,7 @@ def _run(case: Case, contender: Contender, steps: int, cell: Cell, out: Path) ->
     jumps, stayed = count_jumps(zones, recorded.evaluations)
     return {
         "stopped": None,
+        "space": "the plane" if recorded.latent is None else "the latent space of its flow",
         "sweeps": len(zones) - 1,
         "evaluations": recorded.evaluations,
         "jumps": jumps,
@@ -278,12 +279,13 @@ def save_figure(lines: Sequence[Line], out: Path) -> None:
     for line in lines:
         if not _path(out, line).exists():
             continue
+        figures = line["figures"]
         with np.load(_path(out, line), allow_pickle=False) as kept:
             plane = Plane(*(kept[name] for name in Plane._fields))
             views.append(
                 ChainsView(
                     name=line["method"],
-                    note=f"{line['figures']['jumps']:.3g} jumps in 1000 gradients, a chain",
+                    note=f"in {figures['space']}; {figures['jumps']:.3g} jumps in 1000 gradients",
                     plane=plane,
                     position=kept["position"],
                     zones=kept["zones"],

@@ -97,15 +97,15 @@ def _draw_plane(axes: "Axes", view: ChainsView, *, first: bool) -> None:
         aspect="auto",
         zorder=0,
     )
-    for values, colour, style in ((truth, INK, "solid"), (learned, BLUE, "solid")):
+    for values, colour in ((truth, INK), (learned, BLUE)):
         if np.isfinite(values).any():
             levels = np.unique(levels_of(values, LEVELS))
-            lines = {"linewidths": 0.8, "linestyles": style, "zorder": 2}
+            lines = {"linewidths": 0.8, "linestyles": "solid", "zorder": 2}
             axes.contour(x, y, values, levels=levels, colors=colour, **lines)
     for chain in range(view.position.shape[1]):
         path = view.position[:, chain]
         colour = CHAINS[chain % len(CHAINS)]
-        axes.plot(path[:, 0], path[:, 1], color=colour, lw=0.4, alpha=0.35, zorder=1)
+        axes.plot(path[:, 0], path[:, 1], color=colour, lw=0.4, alpha=0.18, zorder=1)
         axes.plot(path[:, 0], path[:, 1], "o", ms=1.8, mew=0, color=colour, zorder=3)
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     axes.spines[:].set_visible(False)
