@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "two-modes": ("plane", "reproduce_two_modes"),
     "eight-gaussians": ("plane", "reproduce_eight_gaussians"),
     "rings": ("plane", "reproduce_rings"),
+    "four-zones": ("four_zones", "reproduce_four_zones"),
     "mixtures": ("mixtures", "reproduce_mixtures"),
     "jarzynski-mixture": ("jarzynski_mixture", "reproduce_jarzynski_mixture"),
     "acceptance": ("acceptance", "reproduce_acceptance"),

@@ -8,6 +8,7 @@ waits for, compilation included; those who need the flow that was fitted to the 
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,14 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax.distributions import AbstractDistribution
+from jaxtyping import Float
 
 import tiltflow
 from tiltflow.data.targets import Target
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
 from tiltflow.experiments.contenders import BASE_SHARE, Contender, FlowKind
-from tiltflow.experiments.density_images import keep_image
-from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model
-from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.experiments.density_images import LastChains, keep_image
+from tiltflow.experiments.judged import (
+    NoEnergy,
+    broken,
+    judge_chains,
+    judge_model,
+    to_user,
+)
+from tiltflow.experiments.problem import Problem, labels_of, make_problem
 from tiltflow.models.defensive import DefensiveMixture
 from tiltflow.models.energies import Energy
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
@@ -33,7 +41,7 @@ from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
 from tiltflow.training.bases import proposal_on
 from tiltflow.training.guard import TrainingFailed
-from tiltflow.training.loop import Schedule, train_energy
+from tiltflow.training.loop import Schedule, Trained, train_energy
 from tiltflow.training.maximum_likelihood import fit_flow
 from tiltflow.training.polish import polish
 
@@ -74,10 +82,14 @@ Watch = Callable[[Prepared], Callable[[Energy], dict[str, float]]]
 
 
 class Trial(NamedTuple):
-    """One method's model, None if there is none, and all figures of it and of its training."""
+    """One method's model, None if there is none, and all figures of it and of its training.
+
+    `chains` are those at the last reports, none where the method has none.
+    """
 
     model: TiltedEBM | None
     figures: dict[str, Any]
+    chains: Sequence[LastChains] = ()
 
 
 def prepare(case: Case, seed: int) -> Prepared:
@@ -121,8 +133,9 @@ def run_trial(
     problem = prepared.problem
     flow, flow_seconds = prepared.flow(contender.flow) if contender.flow else (None, 0.0)
     started = time.perf_counter()
+    chains: list[LastChains] = []
     try:
-        model, told = _train(contender, prepared, flow, schedule, seed, watch)
+        model, told, chains = _train(contender, prepared, flow, schedule, seed, watch)
     except TrainingFailed as error:
         model, told = None, {"steps": 0, "evaluations": 0, "stopped": str(error)}
     waited = time.perf_counter() - started + flow_seconds
@@ -133,8 +146,46 @@ def run_trial(
         proposal = None if plane else prepared.flow("on a mixture")[0]
         judged = judge_model(problem, model, seed=seed, flow=proposal, settings=judging)
     nan = float("nan")
-    nothing = {"chains_rhat": nan, "chains_ess": nan, "acceptance_rate": nan, "stopped": None}
-    return Trial(model, {**judged._asdict(), **nothing, **told, "seconds": waited})
+    nothing: dict[str, Any] = {"stopped": None}
+    nothing |= {"chains_rhat": nan, "chains_ess": nan, "acceptance_rate": nan}
+    if chains:
+        shares = [shares_of_chains(problem, each) for each in chains]
+        nothing["chain_weights"] = np.mean(shares, axis=0).tolist()
+    figures = {**judged._asdict(), **nothing, **told, "seconds": waited}
+    return Trial(model, figures, chains)
+
+
+def train(
+    contender: Contender,
+    prepared: Prepared,
+    flow: AbstractDistribution | None,
+    schedule: Schedule,
+    *,
+    seed: int,
+    watch: Callable[[Any, Any], dict[str, Any]] | None = None,
+) -> tuple[AbstractDistribution, Trained]:
+    """Train one contender that has a method; the base that it tilts, and what came of it.
+
+    `flow` is the fitted one that the contender is given.
+    """
+    problem, base, _ = prepared
+    assert contender.method is not None
+    if flow is not None and contender.base == "flow":
+        base = flow
+    if contender.learning_rate is not None:
+        schedule = replace(schedule, learning_rate=contender.learning_rate)
+    trained = train_energy(
+        jax.random.key(seed + 3),
+        contender.energy(problem.target.dimension, jax.random.key(seed + 2)),
+        base,
+        contender.method,
+        flow,
+        jnp.asarray(problem.x),
+        jnp.asarray(problem.held_out) if contender.held_out else None,
+        schedule,
+        watch=watch,
+    )
+    return base, trained
 
 
 def _train(
@@ -144,38 +195,24 @@ def _train(
     schedule: Schedule,
     seed: int,
     watch: Watch | None,
-) -> tuple[TiltedEBM, dict[str, Any]]:
-    problem, base, _ = prepared
-    if flow is not None and (contender.base == "flow" or contender.method is None):
-        base = flow
+) -> tuple[TiltedEBM, dict[str, Any], list[LastChains]]:
+    problem = prepared.problem
     if contender.method is None:
-        return TiltedEBM(base, NoEnergy()), {"steps": 0, "evaluations": 0}
-    if contender.learning_rate is not None:
-        schedule = replace(schedule, learning_rate=contender.learning_rate)
-    rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
-    positions = []
+        assert flow is not None
+        return TiltedEBM(flow, NoEnergy()), {"steps": 0, "evaluations": 0}, []
+    chains = deque(maxlen=LAST_REPORTS)
     see = watch(prepared) if watch else None
 
     def look(energy: Energy, state: Any) -> dict[str, Any]:
-        position = getattr(state, "position", None)
-        if position is not None:
-            positions.append(np.asarray(position))
+        if hasattr(state, "position"):
+            chains.append(_chains_of(problem, state))
         return {"watched": see(energy)} if see else {}
 
-    trained = train_energy(
-        jax.random.key(seed + 3),
-        contender.energy(problem.target.dimension, jax.random.key(seed + 2)),
-        base,
-        contender.method,
-        flow,
-        rows,
-        held_out if contender.held_out else None,
-        schedule,
-        watch=look,
-    )
+    base, trained = train(contender, prepared, flow, schedule, seed=seed, watch=look)
     model = TiltedEBM(base, trained.energy)
     proposal = trained.flow or flow
     if contender.polished and proposal is not None:
+        rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
         # The last layer is solved on weighted draws, and would find mass where none are.
         proposal = DefensiveMixture(proposal, base, BASE_SHARE)
         energy = polish(jax.random.key(seed + 4), model, proposal, rows, held_out).energy
@@ -183,8 +220,8 @@ def _train(
     reports = [each for each in trained.reports if "steps_per_second" in each]
     steps = reports[-1]["step"] if reports else 0
     batch_size = min(schedule.batch_size, len(problem.x))
-    return model, {
-        **judge_chains(positions[-LAST_REPORTS:]),
+    told = {
+        **judge_chains([each.position for each in chains]),
         "steps": steps,
         "evaluations": steps * contender.method.evaluations(batch_size),
         # The first chunk compiles.
@@ -197,6 +234,21 @@ def _train(
         "stopped": str(trained.stopped) if trained.stopped else None,
         **({"watched": [{"step": it["step"], **it["watched"]} for it in reports]} if see else {}),
     }
+    return model, told, list(chains)
+
+
+def _chains_of(problem: Problem, state: Any) -> LastChains:
+    """The chains in a source's state."""
+    log_weights = getattr(state, "log_weights", jnp.zeros(len(state.position)))
+    rows = to_user(problem, np.asarray(state.position, dtype=float))
+    return LastChains(rows, np.asarray(jax.nn.softmax(log_weights), dtype=float))
+
+
+def shares_of_chains(problem: Problem, chains: LastChains) -> Float[np.ndarray, " modes"]:
+    """The share of the chains' weight in every mode; chains that are not finite are in none."""
+    finite = np.isfinite(chains.position).all(axis=1)
+    labels = labels_of(problem.target, chains.position[finite])
+    return np.bincount(labels, weights=chains.weights[finite], minlength=len(problem.share))
 
 
 def run_contest(
@@ -238,9 +290,9 @@ def contest_cells(
 ) -> list[Cell]:
     """All cells of a case.
 
-    In the plane the first seed's learned densities are kept in `out` as images (`read_image`).
-    Without the reference among those entered there are no rows of equal seconds; and none of other
-    settings than the shared one.
+    In the plane the first seed's learned densities are kept in `out` as images, with the chains
+    (`read_image`). Without the reference among those entered there are no rows of equal seconds;
+    and none of other settings than the shared one.
     """
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
@@ -262,8 +314,8 @@ def contest_cells(
                     contender, ready, schedule, seed=cell.seed, judging=case.judging, watch=watch
                 )
                 if cell.seed == seed and trial.model is not None:
-                    log_z = trial.figures["log_z"]
-                    keep_image(out, cell.about, ready.problem, trial.model, log_z)
+                    log_z, last = trial.figures["log_z"], next(reversed(trial.chains), None)
+                    keep_image(out, cell.about, ready.problem, trial.model, log_z, last)
                 return trial.figures
 
             def by_seconds(

@@ -1,4 +1,7 @@
-"""Learned densities of the plane kept as images beside their cells, for figures of later runs."""
+"""Learned densities of the plane kept as images beside their cells, for figures of later runs.
+
+With them are the chains where training left them, if the method has any.
+"""
 
 import io
 from pathlib import Path
@@ -17,22 +20,42 @@ CELLS = 160
 MARGIN = 0.1
 
 
+class LastChains(NamedTuple):
+    """Negatives where training left them, in the target's own units; weights add up to one."""
+
+    position: Float[np.ndarray, "n d"]
+    weights: Float[np.ndarray, " n"]
+
+
 class Image(NamedTuple):
-    """A learned log-density on a regular grid, in the target's own units, normalised, nats."""
+    """A learned log-density on a regular grid, in the target's own units, normalised, nats.
+
+    `position` and `weights` are those of the chains, None where there are none.
+    """
 
     x: Float[np.ndarray, " gx"]
     y: Float[np.ndarray, " gy"]
     log_prob: Float[np.ndarray, "gy gx"]
+    position: Float[np.ndarray, "n 2"] | None = None
+    weights: Float[np.ndarray, " n"] | None = None
 
 
-def keep_image(out: Path, cell: Line, problem: Problem, model: TiltedEBM, log_z: float) -> None:
+def keep_image(
+    out: Path,
+    cell: Line,
+    problem: Problem,
+    model: TiltedEBM,
+    log_z: float,
+    chains: LastChains | None = None,
+) -> None:
     """Keep the model's density around the data; nothing is done above two dimensions."""
     if problem.target.dimension != 2:
         return
     grid = grid_around(problem.data, cells=CELLS, margin=MARGIN)
     log_prob = model_log_density(problem, model, grid.points) - log_z
+    arrays = {"x": grid.x, "y": grid.y, "log_prob": grid.image(log_prob)}
     stream = io.BytesIO()
-    np.savez(stream, x=grid.x, y=grid.y, log_prob=grid.image(log_prob))
+    np.savez(stream, **arrays, **({} if chains is None else chains._asdict()))
     path = _path(out, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, stream.getvalue())
@@ -44,7 +67,7 @@ def read_image(out: Path, cell: Line) -> Image | None:
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as arrays:
-        return Image(*(arrays[name] for name in Image._fields))
+        return Image(*(arrays.get(name) for name in Image._fields))
 
 
 def _path(out: Path, cell: Line) -> Path:
