@@ -1,7 +1,5 @@
 """The zones' shares are counted by weight, and chains in a latent space for what they are."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,15 +10,11 @@ from flowjax.distributions import Normal, Transformed
 
 from tiltflow.experiments import four_zones as module
 from tiltflow.experiments import latent_chains
-from tiltflow.experiments.contenders import Shared, contenders, mlp_energy, noise_mlp_energy
 from tiltflow.experiments.contest import shares_of_chains
 from tiltflow.experiments.density_images import Image, LastChains, keep_image, read_image
 from tiltflow.experiments.four_zones import (
     CASE,
     bars_met,
-    fine_mlp_energy,
-    fine_noise_mlp_energy,
-    finer,
     points_of,
     save_figure,
     shares_table,
@@ -135,16 +129,3 @@ def test_latent_chains_keep_the_pulled_back_density_and_cost_what_they_say(probl
     zones = zones_over_time(problem, found.position)
     rows = found.position * problem.scale + problem.mean
     np.testing.assert_array_equal(zones == 0, (rows >= 0).all(axis=-1))
-
-
-def test_every_network_begins_finer_and_still_at_zero():
-    kinds: Any = [(mlp_energy, fine_mlp_energy), (noise_mlp_energy, fine_noise_mlp_energy)]
-    for coarse, fine in kinds:
-        first, second = (make(2, jax.random.key(0)) for make in (coarse, fine))
-        one, other = (each.network.layers[0].weight for each in (first, second))
-        np.testing.assert_allclose(other[:, :2], module.FINENESS * one[:, :2])
-        np.testing.assert_array_equal(other[:, 2:], one[:, 2:])
-        assert second(jnp.ones(2)) == 0
-    known = contenders(2, Shared())
-    assert [each.energy for each in finer(known)] != [each.energy for each in known]
-    assert len({each.energy for each in finer(known)}) == 2

@@ -17,23 +17,18 @@ along the edges of modes (.4 % after 1500 steps): there they take more steps.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import equinox as eqx
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float
 
 from tiltflow.data.four_zones import FourZones
 from tiltflow.evaluation.quadrature import Grid, draw, normalise
 from tiltflow.experiments.cells import Line
 from tiltflow.experiments.contenders import (
     REFERENCE,
-    Contender,
     Shared,
     choose,
     contenders,
-    mlp_energy,
-    noise_mlp_energy,
 )
 from tiltflow.experiments.contest import EVALUATIONS, Case, run_contest
 from tiltflow.experiments.contest_table import summary
@@ -41,8 +36,6 @@ from tiltflow.experiments.density_images import Image, read_image
 from tiltflow.experiments.latent_chains import compare_chains
 from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import exact_log_prob, make_problem
-from tiltflow.models.energies import Energy, MLPEnergy
-from tiltflow.models.noise_energies import NoiseMLPEnergy
 from tiltflow.report.figure_zones import Truth, ZonesView, draw_figure_zones
 from tiltflow.report.style import save_png
 from tiltflow.report.table import format_table, mean_and_std
@@ -57,7 +50,6 @@ QUICK_ROWS, QUICK_CHAINS, QUICK_LOCAL_STEPS, QUICK_FLOW_STEPS = 4000, 128, 5, 60
 QUICK_SCHEDULE = replace(SCHEDULE, steps=800, chunk=40, averaging=0.98, draws=2048)
 BARS = {"largest error of a zone": ("weight_error_data", 0.01), "KL": ("kl", 0.005)}
 DRAWS = 1024
-FINENESS = 4.0
 
 
 def reproduce_four_zones(
@@ -71,7 +63,7 @@ def reproduce_four_zones(
 ) -> None:
     """The contest's table, the zones' shares, and the figures of both and of latent chains."""
     case, shared = budget(quick)
-    known = finer(contenders(2, shared))
+    known = contenders(2, shared)
     entered = choose(known, methods)
     lines = run_contest(
         case,
@@ -88,31 +80,6 @@ def reproduce_four_zones(
     print(f"\n{shares_table(case, lines)}", flush=True)
     save_figure(case, lines, out)
     compare_chains(case, entered, seed=seed, out=out, quiet=quiet)
-
-
-def finer(known: Sequence[Contender]) -> tuple[Contender, ...]:
-    """The same contenders, whose networks all begin with larger weights of the coordinates."""
-    kinds: list[Any] = [(mlp_energy, fine_mlp_energy), (noise_mlp_energy, fine_noise_mlp_energy)]
-    finer_of = dict(kinds)
-    return tuple(replace(each, energy=finer_of[each.energy]) for each in known)
-
-
-def fine_mlp_energy(dimension: int, key: PRNGKeyArray) -> Energy:
-    """The network that all methods train."""
-    return _with_larger_weights(MLPEnergy(dimension, key=key), dimension)
-
-
-def fine_noise_mlp_energy(dimension: int, key: PRNGKeyArray) -> Energy:
-    """The same, told a noise level."""
-    return _with_larger_weights(NoiseMLPEnergy(dimension, key=key), dimension)
-
-
-def _with_larger_weights(energy: Energy, dimension: int) -> Energy:
-    return eqx.tree_at(
-        lambda it: it.network.layers[0].weight,
-        energy,
-        replace_fn=lambda weight: weight.at[:, :dimension].multiply(FINENESS),
-    )
 
 
 def budget(quick: bool) -> tuple[Case, Shared]:
