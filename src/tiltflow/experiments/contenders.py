@@ -165,6 +165,7 @@ def contenders(dimension: int, shared: Shared) -> tuple[Contender, ...]:
             NeuralTransport(chains, leapfrog_steps=5, local_steps=max(1, steps // 5)),
             base="flow",
             flow=gaussian,
+            learning_rate=1e-3,
         ),
         Contender("cooperative", "shared", Cooperative(chains, steps, h), flow=mixture),
         Contender(
