@@ -54,7 +54,7 @@ QUICK_CASE = replace(CASE, schedule=replace(SCHEDULE, steps=500, averaging=0.98)
 
 def neural_contenders(quick: bool) -> tuple[Contender, ...]:
     """The methods that have a parametric row too."""
-    shared = Shared(variance=narrowest_variance(jarzynski_mixture(DIMENSION)))
+    shared = Shared(1024, 10, narrowest_variance(jarzynski_mixture(DIMENSION)))
     if quick:
         shared = replace(shared, chains=256, local_steps=5)
     known = contenders(DIMENSION, shared)

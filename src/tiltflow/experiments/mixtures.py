@@ -84,7 +84,7 @@ def reproduce_mixtures(
     cases = {("four", 2): CASES["four", 2]} if quick else CASES
     cells = []
     for (kind, dimension), case in cases.items():
-        shared = Shared(variance=narrowest_variance(case.make_target()))
+        shared = Shared(1024, 10, narrowest_variance(case.make_target()))
         if quick:
             schedule = replace(SCHEDULE, steps=200)
             case = replace(case, rows=4000, schedule=schedule, flow_steps=500)
