@@ -9,12 +9,14 @@ import pytest
 from tiltflow.data.errors import InputError
 from tiltflow.data.targets import Rings
 from tiltflow.experiments import contest as module
+from tiltflow.experiments import trial as one
 from tiltflow.experiments.cells import read_cells
 from tiltflow.experiments.contenders import Shared, choose, contenders
-from tiltflow.experiments.contest import Case, Trial, equal_steps, run_contest, steps_in
+from tiltflow.experiments.contest import equal_steps, run_contest, steps_in
 from tiltflow.experiments.contest_table import COLUMNS, summary, table_rows
 from tiltflow.experiments.judged import broken
 from tiltflow.experiments.problem import make_problem
+from tiltflow.experiments.trial import Case, Prepared, Trial
 from tiltflow.training.loop import Schedule, TrainingFailed
 
 SHARED = Shared(chains=100, local_steps=4)
@@ -52,7 +54,7 @@ def trials(monkeypatch):
     """Trials that train nothing: PCD is four times as fast; the names of all that were run."""
     ran = []
     problem = make_problem(Rings(), rows=1000, seed=0)
-    monkeypatch.setattr(module, "prepare", lambda case, seed: module.Prepared(problem, None, None))
+    monkeypatch.setattr(module, "prepare", lambda case, seed: Prepared(problem, None, None))
 
     def run_trial(contender, prepared, schedule, *, seed, judging, watch=None):
         ran.append((contender.name, seed, schedule.steps))
@@ -122,12 +124,12 @@ def test_a_training_that_fails_is_a_row_of_the_table(monkeypatch):
     def train(*arguments):
         raise TrainingFailed("training ran away from its first state")
 
-    monkeypatch.setattr(module, "_train", train)
-    prepared = module.Prepared(problem, None, lambda kind: (None, 5.0))
-    trial = module.run_trial(by_name("pcd"), prepared, SCHEDULE, seed=0)
+    monkeypatch.setattr(one, "_train", train)
+    prepared = Prepared(problem, None, lambda kind: (None, 5.0))
+    trial = one.run_trial(by_name("pcd"), prepared, SCHEDULE, seed=0)
     assert trial.model is None and trial.figures["status"] == "broken"
     assert trial.figures["seconds"] < 1 and np.isnan(trial.figures["kl"])
     assert "first state" in trial.figures["stopped"]
     # Who needs the flow pays for it.
-    trial = module.run_trial(by_name("balanced"), prepared, SCHEDULE, seed=0)
+    trial = one.run_trial(by_name("balanced"), prepared, SCHEDULE, seed=0)
     assert trial.figures["seconds"] > 5

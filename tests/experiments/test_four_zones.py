@@ -10,7 +10,6 @@ from flowjax.distributions import Normal, Transformed
 
 from tiltflow.experiments import four_zones as module
 from tiltflow.experiments import latent_chains
-from tiltflow.experiments.contest import shares_of_chains
 from tiltflow.experiments.density_images import Image, LastChains, keep_image, read_image
 from tiltflow.experiments.four_zones import (
     CASE,
@@ -21,6 +20,7 @@ from tiltflow.experiments.four_zones import (
 )
 from tiltflow.experiments.latent_chains import count_jumps, record, zones_over_time
 from tiltflow.experiments.problem import make_problem
+from tiltflow.experiments.trial import shares_of_chains
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.loop import Trained
 from tiltflow.training.neural_transport import NeuralTransport, NeuralTransportState

@@ -9,7 +9,6 @@ import pytest
 from tiltflow.data.published_mixtures import jarzynski_mixture
 from tiltflow.experiments import jarzynski_mixture as module
 from tiltflow.experiments.cells import read_cells
-from tiltflow.experiments.contest import Prepared
 from tiltflow.experiments.jarzynski_descent import (
     MEANS_RATE,
     RATIO_RATE,
@@ -21,8 +20,8 @@ from tiltflow.experiments.jarzynski_descent import (
 from tiltflow.experiments.jarzynski_energy import TwoModesEnergy
 from tiltflow.experiments.judged import draw_truth
 from tiltflow.experiments.problem import make_problem
+from tiltflow.experiments.trial import Prepared
 from tiltflow.models.gaussian_mixture import GaussianMixture
-from tiltflow.training.bases import Start
 from tiltflow.training.jarzynski import Jarzynski
 
 D = 3
@@ -73,7 +72,7 @@ def test_the_watched_mass_of_the_truth_is_a_quarter():
     wrong = GaussianMixture(np.array([0.5, 0.5]), means, covariances)
     right = GaussianMixture(np.array([0.25, 0.75]), means, covariances)
     base = GaussianMixture(np.ones(1), np.zeros((1, D)), np.eye(D)[None])
-    see = module.watch_mass(Prepared(problem, Start(base, "gaussian", "", wrong, 0.0), 0.0))
+    see = module.watch_mass(Prepared(problem, base, lambda kind: (wrong, 0.0)))
     mass = see(lambda x: base.log_prob(x) - right.log_prob(x))["mass"]
     # 8192 draws, half of them in each mode: a standard error of .004.
     assert mass == pytest.approx(0.25, abs=0.016)

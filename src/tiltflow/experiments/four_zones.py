@@ -30,12 +30,13 @@ from tiltflow.experiments.contenders import (
     choose,
     contenders,
 )
-from tiltflow.experiments.contest import EVALUATIONS, Case, run_contest
+from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import Image, read_image
 from tiltflow.experiments.latent_chains import compare_chains
 from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import exact_log_prob, make_problem
+from tiltflow.experiments.trial import Case
 from tiltflow.report.figure_zones import Truth, ZonesView, draw_figure_zones
 from tiltflow.report.style import save_png
 from tiltflow.report.table import format_table, mean_and_std

@@ -21,13 +21,14 @@ from tiltflow.data.published_mixtures import jarzynski_mixture
 from tiltflow.evaluation.log_normalizer import normalised_weights
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.contenders import Contender, Shared, choose, contenders
-from tiltflow.experiments.contest import EVALUATIONS, Case, Prepared, run_contest
+from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.jarzynski_descent import Entrant, descend, entrants
 from tiltflow.experiments.jarzynski_energy import best_energy, judge_energy
 from tiltflow.experiments.judged import draw_truth, to_user
 from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import labels_of
+from tiltflow.experiments.trial import Case, Prepared
 from tiltflow.models.energies import Energy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.report.figure_mass import Course, Panel, draw_figure_mass

@@ -22,9 +22,10 @@ import tiltflow
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.chain_images import Recorded, keep_chains, save_figure
 from tiltflow.experiments.contenders import Contender
-from tiltflow.experiments.contest import Case, equal_steps, evaluations_of, prepare, train
+from tiltflow.experiments.contest import equal_steps, evaluations_of
 from tiltflow.experiments.judged import to_user
 from tiltflow.experiments.problem import Problem, labels_of
+from tiltflow.experiments.trial import Case, prepare, train
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.report.table import format_table
 from tiltflow.sampling.chains import Chains, refresh

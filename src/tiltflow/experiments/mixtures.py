@@ -23,11 +23,12 @@ from tiltflow.data.mixtures import four_modes, warped_modes
 from tiltflow.data.published_mixtures import forty_modes
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.contenders import Shared, choose, contenders
-from tiltflow.experiments.contest import EVALUATIONS, Case, contest_cells
+from tiltflow.experiments.contest import EVALUATIONS, contest_cells
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.judged import NoEnergy, judge_model
 from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import Problem, make_problem
+from tiltflow.experiments.trial import Case
 from tiltflow.models.gaussian_mixture import best_mixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.report.figure_dimensions import Curve, draw_figure_dimensions

@@ -22,11 +22,12 @@ from tiltflow.experiments.contenders import (
     first_settings,
     mlp_energy,
 )
-from tiltflow.experiments.contest import EVALUATIONS, Case, run_contest
+from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import read_image
 from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import exact_log_prob
+from tiltflow.experiments.trial import Case
 from tiltflow.report.figure_two import Panel, draw_figure_two
 from tiltflow.report.style import save_png
 from tiltflow.training.loop import Schedule
