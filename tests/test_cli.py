@@ -360,7 +360,7 @@ def test_experiments_refuse_options_that_they_have_not(capsys, tmp_path):
     check_refusal(capsys, [*command, "--methods", "pcd"], "--methods", "coverage")
     check_refusal(capsys, [*command, "--quick"], "--quick", "coverage")
     rings = ["reproduce", "rings", "--out", out, "--methods", "pcd,flying"]
-    check_refusal(capsys, rings, "'flying'", "balanced, pcd")
+    check_refusal(capsys, rings, "'flying'", "balanced, cd, pcd")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
