@@ -12,6 +12,17 @@ import jax
 import jax.numpy as jnp
 import paramax
 from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float
+
+
+def mixed_log_prob(
+    flow_log_prob: Float[Array, "*n"], base_log_prob: Float[Array, "*n"], share: float
+) -> Float[Array, "*n"]:
+    """Log q from the log-densities of both; `share` is between 0 and 1."""
+    return jnp.logaddexp(
+        jnp.log1p(-share) + flow_log_prob,
+        jnp.log(share) + base_log_prob,
+    )
 
 
 class DefensiveMixture(AbstractDistribution):
@@ -29,10 +40,7 @@ class DefensiveMixture(AbstractDistribution):
         self.flow, self.base, self.share = flow, paramax.non_trainable(base), share
 
     def _log_prob(self, x, condition=None):
-        return jnp.logaddexp(
-            jnp.log1p(-self.share) + self.flow._log_prob(x),
-            jnp.log(self.share) + self.base._log_prob(x),
-        )
+        return mixed_log_prob(self.flow._log_prob(x), self.base._log_prob(x), self.share)
 
     def _sample(self, key, condition=None):
         which_key, flow_key, base_key = jax.random.split(key, 3)

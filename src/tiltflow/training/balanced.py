@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.log_normalizer import importance_sampling
+from tiltflow.models.defensive import mixed_log_prob
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import Chains, refresh
@@ -166,9 +167,7 @@ class Balanced:
         share = round(self.base_share * self.chains) / self.chains
         if share == 0:
             return flow_log_prob
-        return jnp.logaddexp(
-            math.log1p(-share) + flow_log_prob, math.log(share) + base.log_prob(points)
-        )
+        return mixed_log_prob(flow_log_prob, base.log_prob(points), share)
 
 
 @eqx.filter_jit

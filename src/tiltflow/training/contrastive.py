@@ -7,24 +7,22 @@ be low there, and the mass of a mode can be anything, since no chain leaves its 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.training.langevin import LangevinKernel, check_kernel, langevin_moves
+from tiltflow.training.langevin import (
+    LangevinKernel,
+    LangevinState,
+    check_kernel,
+    langevin_moves,
+    langevin_start,
+)
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.methods import Figures
 from tiltflow.training.settings import check_positive
-
-
-class ContrastiveState(NamedTuple):
-    """Where the chains of the last step ended, and the step size of the next."""
-
-    position: Float[Array, "n d"]
-    step_size: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -50,10 +48,9 @@ class Contrastive:
         key: PRNGKeyArray,
         base: AbstractDistribution,
         flow: AbstractDistribution | None = None,
-    ) -> ContrastiveState:
+    ) -> LangevinState:
         """No chain has run yet; in their place are draws of the base."""
-        position = base.sample(key, (self.chains,))
-        return ContrastiveState(position, jnp.full((), self.step_size, position.dtype))
+        return langevin_start(key, base, self.chains, self.step_size)
 
     def evaluations(self, batch_size: int) -> int:
         """Gradients of the energy a step: the rows that chains start at, and the local steps."""
@@ -64,14 +61,14 @@ class Contrastive:
         key: PRNGKeyArray,
         model: TiltedEBM,
         flow_static: PyTree,
-        state: ContrastiveState,
+        state: LangevinState,
         batch: Float[Array, "b d"],
         rate: Float[Array, ""],
-    ) -> tuple[Negatives, ContrastiveState, Figures]:
+    ) -> tuple[Negatives, LangevinState, Figures]:
         """Move chains from the rows of `batch` by `local_steps` steps under `model`."""
         start = batch[jnp.arange(self.chains) % batch.shape[0]]
         position, step_size, figures = langevin_moves(
             self.kernel, key, start, model.log_density, state.step_size, self.local_steps
         )
         weights = jnp.full(self.chains, 1 / self.chains)
-        return Negatives(position, weights), ContrastiveState(position, step_size), figures
+        return Negatives(position, weights), LangevinState(position, step_size), figures

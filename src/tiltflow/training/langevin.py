@@ -6,9 +6,10 @@
 (Roberts and Tweedie 1996; Roberts and Rosenthal 1998.)
 """
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
+from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
@@ -17,6 +18,21 @@ from tiltflow.sampling.local import adapt_step_size, mala, ula
 from tiltflow.training.methods import Figures
 
 LangevinKernel = Literal["ula", "mala"]
+
+
+class LangevinState(NamedTuple):
+    """The chains, and the step size of their next moves."""
+
+    position: Float[Array, "n d"]
+    step_size: Float[Array, ""]
+
+
+def langevin_start(
+    key: PRNGKeyArray, base: AbstractDistribution, chains: int, step_size: float
+) -> LangevinState:
+    """Chains at draws of the base."""
+    position = base.sample(key, (chains,))
+    return LangevinState(position, jnp.full((), step_size, position.dtype))
 
 
 def check_kernel(kernel: str) -> None:

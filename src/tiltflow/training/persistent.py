@@ -7,7 +7,6 @@ teach are those of their start.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +14,16 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.training.langevin import LangevinKernel, check_kernel, langevin_moves
+from tiltflow.training.langevin import (
+    LangevinKernel,
+    LangevinState,
+    check_kernel,
+    langevin_moves,
+    langevin_start,
+)
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.methods import Figures
 from tiltflow.training.settings import check_positive, check_share
-
-
-class PersistentState(NamedTuple):
-    """The chains, and the step size of their next moves."""
-
-    position: Float[Array, "n d"]
-    step_size: Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,9 @@ class Persistent:
         key: PRNGKeyArray,
         base: AbstractDistribution,
         flow: AbstractDistribution | None = None,
-    ) -> PersistentState:
+    ) -> LangevinState:
         """Start the chains at draws of the base."""
-        position = base.sample(key, (self.chains,))
-        return PersistentState(position, jnp.full((), self.step_size, position.dtype))
+        return langevin_start(key, base, self.chains, self.step_size)
 
     def evaluations(self, batch_size: int) -> int:
         """Gradients of the energy a step: the refreshed chains and local steps."""
@@ -67,10 +64,10 @@ class Persistent:
         key: PRNGKeyArray,
         model: TiltedEBM,
         flow_static: PyTree,
-        state: PersistentState,
+        state: LangevinState,
         batch: Float[Array, "b d"],
         rate: Float[Array, ""],
-    ) -> tuple[Negatives, PersistentState, Figures]:
+    ) -> tuple[Negatives, LangevinState, Figures]:
         """Restart some chains, then move all by `local_steps` steps under `model`."""
         position = state.position
         if self.restart_rate > 0:
@@ -80,7 +77,7 @@ class Persistent:
             self.kernel, key, position, model.log_density, state.step_size, self.local_steps
         )
         weights = jnp.full(self.chains, 1 / self.chains)
-        return Negatives(position, weights), PersistentState(position, step_size), figures
+        return Negatives(position, weights), LangevinState(position, step_size), figures
 
     def _restarted(
         self, key: PRNGKeyArray, base: AbstractDistribution, position: Float[Array, "n d"]
