@@ -74,8 +74,8 @@ def trials(monkeypatch):
     return ran
 
 
-def run(out, entered=KNOWN):
-    return run_contest(CASE, entered, reference=KNOWN[0], seeds=2, seed=1, out=out, quiet=True)
+def run(out, entered=KNOWN, seeds=2):
+    return run_contest(CASE, entered, reference=KNOWN[0], seeds=seeds, seed=1, out=out, quiet=True)
 
 
 def test_everyone_runs_at_both_costs_and_a_rerun_at_none(trials, tmp_path):
@@ -93,6 +93,14 @@ def test_everyone_runs_at_both_costs_and_a_rerun_at_none(trials, tmp_path):
     slower = replace(KNOWN[1], learning_rate=1e-4)
     run(tmp_path, (slower,))
     assert [name for name, *_ in trials[10:]] == ["pcd", "pcd"]
+
+
+def test_further_settings_and_equal_seconds_are_for_the_first_seeds(trials, tmp_path):
+    further = next(each for each in ALL if each.setting == "restarts")
+    run(tmp_path, (*KNOWN[:2], further), seeds=3)
+    of_seed = [[(name, steps) for name, seed, steps in trials if seed == it] for it in (1, 2, 3)]
+    all_rows = [("balanced", 400), ("pcd", 500), ("pcd", 1600), ("pcd", 500)]
+    assert of_seed == [all_rows, all_rows, [("balanced", 400), ("pcd", 500)]]
 
 
 def test_the_table_has_a_row_for_each_cost_and_tells_what_went_wrong(trials, tmp_path):

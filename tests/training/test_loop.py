@@ -1,6 +1,6 @@
 """The loop's decisions, with a source of negatives that misbehaves on cue and compiles at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -81,7 +81,7 @@ class Script(Persistent):
         return Negatives(position, weights), state, info
 
 
-def train(source, *, seed=0, held_out=HELD_OUT, x=X):
+def train(source, *, seed=0, held_out=HELD_OUT, x=X, schedule=SCHEDULE):
     """One training; also every averaged energy that the loop looked at, by step."""
     seen = {}
 
@@ -93,7 +93,7 @@ def train(source, *, seed=0, held_out=HELD_OUT, x=X):
     key = jax.random.key(seed)
     energy = MLPEnergy(2, width=8, depth=1, key=jax.random.key(5))
     flow = Normal(jnp.zeros(2), 2.5 * jnp.ones(2))
-    return train_energy(key, energy, BASE, source, flow, x, held_out, SCHEDULE, watch=watch), seen
+    return train_energy(key, energy, BASE, source, flow, x, held_out, schedule, watch=watch), seen
 
 
 def assert_same(energy, arrays):
@@ -187,6 +187,27 @@ def test_the_same_key_gives_the_same_bits_and_another_does_not():
         a, b = ({k: v for k, v in r.items() if k != "steps_per_second"} for r in (a, b))
         assert a == b
     assert not np.array_equal(seen[10][0], other[10][0])
+
+
+@dataclass(frozen=True)
+class Traced(Script):
+    """Notes whenever a step is traced for the compiler."""
+
+    chains: int = 127
+    times: list[int] = field(default_factory=list, compare=False)
+
+    def draw(self, key, model, flow_static, state, batch, rate):
+        self.times.append(1)
+        return super().draw(key, model, flow_static, state, batch, rate)
+
+
+def test_a_longer_training_is_not_compiled_anew():
+    source, traced = Traced(), []
+    for length in (20, 40):
+        trained, _ = train(source, held_out=None, schedule=replace(SCHEDULE, steps=length))
+        assert steps(trained)[-1] == length
+        traced.append(len(source.times))
+    assert traced[1] == traced[0] > 0
 
 
 def test_in_double_precision_everything_is_double():

@@ -4,6 +4,9 @@ Cost is counted twice. In the row "evaluations" a method takes as many steps as 
 reference's evaluations of the energy's gradient in a point allows (the reference is the balanced
 method). In the row "seconds" it takes as many as its own speed allows in the reference's seconds;
 where both are within a tenth of each other there is one run for both.
+
+A method's first setting is run for every seed; its further settings, and the rows of equal seconds,
+for the first `FEWER`. What the runs of those differ by is what the first ones show.
 """
 
 from collections.abc import Sequence
@@ -14,12 +17,13 @@ from typing import Any
 
 import tiltflow
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
-from tiltflow.experiments.contenders import Contender
+from tiltflow.experiments.contenders import Contender, first_settings
 from tiltflow.experiments.density_images import keep_image
 from tiltflow.experiments.trial import Case, Watch, prepare, run_trial
 from tiltflow.training.loop import Schedule
 
 EVALUATIONS, SECONDS = "evaluations", "seconds"
+FEWER = 2
 NEARLY = 0.1
 GUESSED_START = 30.0
 GUESSED_EVALUATION = 2e-6
@@ -69,12 +73,14 @@ def contest_cells(
     (`read_image`). Without the reference among those entered there are no rows of equal seconds;
     and none of other settings than the shared one.
     """
+    first = first_settings(tuple(entered))
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
     evaluations = case.schedule.steps * evaluations_of(reference, case.schedule, rows)
     cells = []
     for run_seed in range(seed, seed + seeds):
-        for contender in entered:
+        few = run_seed < seed + FEWER
+        for contender in entered if few else first:
             steps = equal_steps(contender, case.schedule, evaluations, rows)
             schedule = replace(case.schedule, steps=steps)
             settings = (tiltflow.__version__, case, contender, schedule)
@@ -96,7 +102,7 @@ def contest_cells(
             def by_seconds(
                 cell: Cell, lines: Sequence[Line], contender=contender, schedule=schedule
             ) -> dict[str, Any]:
-                first, most = (
+                alone, most = (
                     find_line(
                         lines,
                         {
@@ -109,10 +115,10 @@ def contest_cells(
                     )
                     for it in (contender, reference)
                 )
-                assert first is not None and most is not None
-                steps = steps_in(most["figures"]["seconds"], first["figures"], schedule.chunk)
+                assert alone is not None and most is not None
+                steps = steps_in(most["figures"]["seconds"], alone["figures"], schedule.chunk)
                 if steps is None:
-                    return first["figures"] | {"reused": True}
+                    return alone["figures"] | {"reused": True}
                 return run_trial(
                     contender,
                     prepared(cell.seed),
@@ -124,7 +130,7 @@ def contest_cells(
             guess = GUESSED_START + GUESSED_EVALUATION * cost
             cells.append(Cell(*names, EVALUATIONS, settings, guess, by_evaluations))
             rival = contender.setting == "shared" and not contender.same_steps
-            if equal_seconds and rival and reference in entered and contender != reference:
+            if few and equal_seconds and rival and reference in entered and contender != reference:
                 guess = GUESSED_START + GUESSED_EVALUATION * evaluations
                 settings = (*settings, reference)
                 cells.append(Cell(*names, SECONDS, settings, guess, by_seconds))

@@ -17,11 +17,11 @@ FIGURES = {
     "ESS": "chains_ess",
     "seconds": "seconds",
 }
-COLUMNS = ["method", "setting", "equal", *FIGURES, "evaluations"]
+COLUMNS = ["method", "setting", "equal", "seeds", *FIGURES, "evaluations"]
 
 
 def table_rows(lines: Sequence[Line]) -> list[list[str]]:
-    """Mean and standard deviation of every figure over the seeds, in the order of the lines."""
+    """Mean and standard deviation of every figure over its seeds, in the order of the lines."""
     rows = []
     for names, group in _groups(lines).items():
         figures = [line["figures"] for line in group]
@@ -30,7 +30,7 @@ def table_rows(lines: Sequence[Line]) -> list[list[str]]:
             for name in FIGURES.values()
         ]
         evaluations = round(sum(each["evaluations"] for each in figures) / len(figures))
-        rows.append([*names, *columns, f"{evaluations:,}".replace(",", " ")])
+        rows.append([*names, str(len(group)), *columns, f"{evaluations:,}".replace(",", " ")])
     return rows
 
 

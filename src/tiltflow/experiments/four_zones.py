@@ -15,7 +15,6 @@ along the edges of modes: .0072 in all, and .0037 with a share of the base among
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,31 +23,19 @@ from jaxtyping import Float
 from tiltflow.data.four_zones import FourZones
 from tiltflow.evaluation.quadrature import Grid, draw, normalise
 from tiltflow.experiments.cells import Line
-from tiltflow.experiments.contenders import (
-    REFERENCE,
-    Shared,
-    choose,
-    contenders,
-)
+from tiltflow.experiments.contenders import REFERENCE, choose
 from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import Image, read_image
 from tiltflow.experiments.latent_chains import compare_chains
-from tiltflow.experiments.narrowest import narrowest_variance
+from tiltflow.experiments.plane_budget import LONG, budget, entered_in
 from tiltflow.experiments.problem import exact_log_prob, make_problem
 from tiltflow.experiments.trial import Case
 from tiltflow.report.figure_zones import Truth, ZonesView, draw_figure_zones
 from tiltflow.report.style import save_png
 from tiltflow.report.table import format_table, mean_and_std
-from tiltflow.training.loop import Schedule
 
-SCHEDULE = Schedule(
-    steps=4000, chunk=200, learning_rate=1e-2, batch_size=512, averaging=0.998, patience=1000
-)
-CASE = Case("four-zones", "d = 2", FourZones, SCHEDULE, rows=40_000)
-CHAINS, LOCAL_STEPS = 512, 4
-QUICK_ROWS, QUICK_CHAINS, QUICK_LOCAL_STEPS, QUICK_FLOW_STEPS = 4000, 128, 5, 600
-QUICK_SCHEDULE = replace(SCHEDULE, steps=800, chunk=40, averaging=0.98, draws=2048)
+CASE = Case("four-zones", "d = 2", FourZones, LONG, rows=40_000)
 BARS = {"largest error of a zone": ("weight_error_data", 0.01), "KL": ("kl", 0.005)}
 DRAWS = 1024
 
@@ -63,8 +50,8 @@ def reproduce_four_zones(
     quick: bool = False,
 ) -> None:
     """The contest's table, the zones' shares, and the figures of both and of latent chains."""
-    case, shared = budget(quick)
-    known = contenders(2, shared)
+    case, shared = budget(CASE, quick)
+    known = entered_in(shared, quick)
     entered = choose(known, methods)
     lines = run_contest(
         case,
@@ -81,16 +68,6 @@ def reproduce_four_zones(
     print(f"\n{shares_table(case, lines)}", flush=True)
     save_figure(case, lines, out)
     compare_chains(case, entered, seed=seed, out=out, quiet=quiet)
-
-
-def budget(quick: bool) -> tuple[Case, Shared]:
-    """The case and what all methods share in it; both smaller for a `quick` run."""
-    shared = Shared(CHAINS, LOCAL_STEPS, narrowest_variance(FourZones()))
-    if not quick:
-        return CASE, shared
-    shared = replace(shared, chains=QUICK_CHAINS, local_steps=QUICK_LOCAL_STEPS)
-    smaller = replace(CASE, rows=QUICK_ROWS, schedule=QUICK_SCHEDULE, flow_steps=QUICK_FLOW_STEPS)
-    return smaller, shared
 
 
 def bars_met(lines: Sequence[Line]) -> list[str]:

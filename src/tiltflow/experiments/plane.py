@@ -6,7 +6,6 @@ quadrature.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from tiltflow.data.mixtures import GaussianMixture, eight_gaussians, two_modes
@@ -14,23 +13,15 @@ from tiltflow.data.targets import Rings
 from tiltflow.evaluation.quadrature import Grid
 from tiltflow.experiments import two_modes as figure_one
 from tiltflow.experiments.cells import Line
-from tiltflow.experiments.contenders import (
-    BASE_SHARE,
-    Shared,
-    choose,
-    contenders,
-    first_settings,
-    mlp_energy,
-)
+from tiltflow.experiments.contenders import BASE_SHARE, choose, mlp_energy
 from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import read_image
-from tiltflow.experiments.narrowest import narrowest_variance
+from tiltflow.experiments.plane_budget import LONG, SHORT, budget, entered_in
 from tiltflow.experiments.problem import exact_log_prob
 from tiltflow.experiments.trial import Case
 from tiltflow.report.figure_two import Panel, draw_figure_two
 from tiltflow.report.style import save_png
-from tiltflow.training.loop import Schedule
 
 
 def far_modes() -> GaussianMixture:
@@ -38,22 +29,12 @@ def far_modes() -> GaussianMixture:
     return two_modes(a=5.0)
 
 
-SCHEDULE = Schedule(steps=2000, chunk=200, learning_rate=1e-2, averaging=0.995, patience=1000)
-"""Many steps of few chains: the noise of batches and negatives is what holds learning up here.
-
-Adam's steps are as long as ever where noise rules, so that one goes as far by twice the steps as by
-four times the chains.
-"""
-LONG = replace(SCHEDULE, steps=4000)
-
 TWO_MODES = (
     Case("two-modes", "a = 1", two_modes, LONG),
     Case("two-modes", "a = 5", far_modes, LONG),
 )
-EIGHT_GAUSSIANS = (Case("eight-gaussians", "d = 2", eight_gaussians, SCHEDULE),)
+EIGHT_GAUSSIANS = (Case("eight-gaussians", "d = 2", eight_gaussians, SHORT),)
 RINGS = (Case("rings", "d = 2", Rings, LONG),)
-QUICK_ROWS, QUICK_CHAINS, QUICK_LOCAL_STEPS, QUICK_FLOW_STEPS = 8000, 512, 3, 600
-QUICK_SCHEDULE = replace(SCHEDULE, steps=800, averaging=0.99, draws=2048)
 
 
 def reproduce_two_modes(
@@ -69,7 +50,7 @@ def reproduce_two_modes(
     for case, a in zip(TWO_MODES, (1.0, 5.0)):
         path = out / f"figure_one_a{a:g}.png"
         if not path.exists():
-            case, shared = _budget(case, quick)
+            case, shared = budget(case, quick)
             settings = figure_one.Settings(
                 a=a,
                 rows=case.rows,
@@ -111,19 +92,6 @@ def reproduce_rings(
     _reproduce(RINGS, seeds, seed, quiet, out, methods, quick)
 
 
-def _budget(case: Case, quick: bool) -> tuple[Case, Shared]:
-    """The case and what all methods share in it; both smaller for a `quick` run.
-
-    Most of a quick run is compilation: it leaves out all settings of a method but the first.
-    """
-    shared = Shared(variance=narrowest_variance(case.make_target()))
-    if not quick:
-        return case, shared
-    shared = replace(shared, chains=QUICK_CHAINS, local_steps=QUICK_LOCAL_STEPS)
-    smaller = replace(case, rows=QUICK_ROWS, schedule=QUICK_SCHEDULE, flow_steps=QUICK_FLOW_STEPS)
-    return smaller, shared
-
-
 def _reproduce(
     cases: Sequence[Case],
     seeds: int,
@@ -134,10 +102,8 @@ def _reproduce(
     quick: bool,
 ) -> None:
     for number, each in enumerate(cases, start=1):
-        case, shared = _budget(each, quick)
-        known = contenders(2, shared)
-        if quick:
-            known = first_settings(known)
+        case, shared = budget(each, quick)
+        known = entered_in(shared, quick)
         lines = run_contest(
             case,
             choose(known, methods),

@@ -2,14 +2,14 @@
 
 Within a chunk nothing leaves the device. Between chunks the host reports, compares the averaged
 energy with the best one on held-out rows, keeps the better, stops early, and goes back to the
-last good state when something ran away. One compilation serves the whole run: everything that
-changes (the learning rate, the step count) is an argument.
+last good state when something ran away. One compilation serves the whole run, and any longer or
+shorter one: everything that changes (the learning rate, the step count) is an argument.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -53,7 +53,7 @@ class Schedule:
 
 
 class Fixed(NamedTuple):
-    """Everything a chunk reads and does not change."""
+    """Everything a chunk reads and does not change; of the schedule, `of_a_chunk`."""
 
     source: Any
     base: AbstractDistribution
@@ -125,7 +125,7 @@ def train_energy(
     while step < schedule.steps:
         rates = _rates(step, schedule) * rate_scale
         chunk_key = jax.random.fold_in(run_key, step + 1_000_003 * rollbacks)
-        fixed = Fixed(source, base, energy_static, flow_static, schedule, x)
+        fixed = Fixed(source, base, energy_static, flow_static, of_a_chunk(schedule), x)
         started = time.perf_counter()
         state, trace = run_chunk((fixed, rates, rates, chunk_key), state)
         trace = {name: np.asarray(values) for name, values in trace.items()}
@@ -223,7 +223,7 @@ def settle(
     Training leaves a flow that follows the last energy, while the best averaged one is kept.
     """
     energy_parameters, energy_static = eqx.partition(trained.energy, eqx.is_inexact_array)
-    fixed = Fixed(source, base, energy_static, trained.flow_static, schedule, x)
+    fixed = Fixed(source, base, energy_static, trained.flow_static, of_a_chunk(schedule), x)
     state = initial_state(energy_parameters, trained.source, schedule)
     frozen = jnp.zeros(schedule.chunk)
     for index in range(chunks):
@@ -235,6 +235,11 @@ def settle(
         if find_runaway(trace, 0, x.shape[1]) is not None:
             return trained.source
     return state.source
+
+
+def of_a_chunk(schedule: Schedule) -> Schedule:
+    """The schedule as a chunk is compiled for it: the same for runs of any length."""
+    return replace(schedule, steps=schedule.chunk)
 
 
 def initial_state(energy_parameters: PyTree, source_state: Any, schedule: Schedule) -> TrainState:
