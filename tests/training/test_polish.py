@@ -12,6 +12,7 @@ from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.recording import weigh_draws
+from tiltflow.training import polish as module
 from tiltflow.training.polish import polish
 
 
@@ -45,6 +46,24 @@ def test_nothing_changes_where_nothing_is_gained(spoiled):
     polished = polish(jax.random.key(2), model, base, x, contrary, draws=8192)
     assert polished.damping is None and polished.gain == 0
     assert eqx.tree_equal(polished.energy, model.energy)
+
+
+@pytest.mark.parametrize("steepness", [0.0, 20.0])
+def test_mass_far_from_all_rows_and_draws_is_found(monkeypatch, steepness):
+    """E = -.3 x - 20 max(0, x - 6): right for the rows, with all of the mass at x = 20."""
+    base = GaussianMixture(np.ones(1), np.zeros((1, 2)), np.eye(2)[None])
+    rows = np.random.default_rng(0).normal(size=(2000, 2)) + np.array([0.3, 0.0])
+    x, held_out = jnp.asarray(rows[500:]), jnp.asarray(rows[:500])
+    energy = MLPEnergy(2, width=2, depth=1, activation=jax.nn.relu, key=jax.random.key(1))
+    energy = eqx.tree_at(
+        lambda it: (it.network.layers[0].weight, it.network.layers[0].bias),
+        energy,
+        (jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([-6.0, 6.0])),
+    )
+    weights = jnp.tile(jnp.array([-steepness, -0.3]), (len(module.DAMPINGS), 1))
+    monkeypatch.setattr(module, "_solve", lambda *arguments: weights)
+    polished = polish(jax.random.key(2), TiltedEBM(base, energy), base, x, held_out, draws=8192)
+    assert (polished.damping is None) == (steepness > 0)
 
 
 def test_only_the_last_weight_changes(spoiled):

@@ -18,11 +18,10 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Float
 
 from tiltflow.data.targets import Target
-from tiltflow.experiments.contenders import BASE_SHARE, Contender, FlowKind
+from tiltflow.experiments.contenders import Contender, FlowKind
 from tiltflow.experiments.density_images import LastChains
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model, to_user
 from tiltflow.experiments.problem import Problem, labels_of, make_problem
-from tiltflow.models.defensive import DefensiveMixture
 from tiltflow.models.energies import Energy
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
@@ -196,8 +195,6 @@ def _train(
     proposal = trained.flow or flow
     if contender.polished and proposal is not None:
         rows, held_out = jnp.asarray(problem.x), jnp.asarray(problem.held_out)
-        # The last layer is solved on weighted draws, and would find mass where none are.
-        proposal = DefensiveMixture(proposal, base, BASE_SHARE)
         energy = polish(jax.random.key(seed + 4), model, proposal, rows, held_out).energy
         model = TiltedEBM(base, energy)
     reports = [each for each in trained.reports if "steps_per_second" in each]

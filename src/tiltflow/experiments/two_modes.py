@@ -30,7 +30,6 @@ from tiltflow.experiments.problem import (
     make_problem,
     model_log_density,
 )
-from tiltflow.models.defensive import DefensiveMixture
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.report.figure_one import MethodView, Truth, draw_figure_one
@@ -152,13 +151,10 @@ def compare(settings: Settings, *, seed: int, quiet: bool) -> Comparison:
             )
         model = TiltedEBM(start.base, trained.energy)
         if balanced:
-            flow = eqx.combine(trained.source.flow, trained.flow_static)
-            if settings.base_share > 0:
-                flow = DefensiveMixture(flow, start.base, settings.base_share)
             polished = polish(
                 jax.random.key(seed + 4),
                 model,
-                flow,
+                eqx.combine(trained.source.flow, trained.flow_static),
                 jnp.asarray(problem.x),
                 jnp.asarray(problem.held_out),
             )
