@@ -17,7 +17,7 @@ from tiltflow.experiments.contenders import BASE_SHARE, choose, mlp_energy
 from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import read_image
-from tiltflow.experiments.plane_budget import LONG, SHORT, budget, entered_in
+from tiltflow.experiments.plane_budget import LONG, LARGER, budget, entered_in
 from tiltflow.experiments.problem import exact_log_prob
 from tiltflow.experiments.trial import Case
 from tiltflow.report.figure_two import Panel, draw_figure_two
@@ -33,7 +33,7 @@ TWO_MODES = (
     Case("two-modes", "a = 1", two_modes, LONG),
     Case("two-modes", "a = 5", far_modes, LONG),
 )
-EIGHT_GAUSSIANS = (Case("eight-gaussians", "d = 2", eight_gaussians, SHORT),)
+EIGHT_GAUSSIANS = (Case("eight-gaussians", "d = 2", eight_gaussians, LARGER),)
 RINGS = (Case("rings", "d = 2", Rings, LONG),)
 
 
