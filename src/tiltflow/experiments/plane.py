@@ -17,7 +17,7 @@ from tiltflow.experiments.contenders import BASE_SHARE, choose, mlp_energy
 from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import read_image
-from tiltflow.experiments.plane_budget import LONG, LARGER, budget, entered_in
+from tiltflow.experiments.plane_budget import LARGER, LONG, budget, entered_in
 from tiltflow.experiments.problem import exact_log_prob
 from tiltflow.experiments.trial import Case
 from tiltflow.report.figure_two import Panel, draw_figure_two
