@@ -30,7 +30,8 @@ def compare_on_held_out(
 
     `clear` tells whether the candidate may be kept: always with enough rows; with few, when its
     gain over the base alone exceeds its standard error, of rows and log Z together. (A few dozen
-    rows find one of many states better than the base by chance.)
+    rows find one of many states better than the base by chance.) `gain_stderr` is that of the gain
+    over these rows.
     """
     y, log_prob = flow.sample_and_log_prob(key, (draws,))
     log_ratio = base.log_prob(y) - log_prob
@@ -41,11 +42,13 @@ def compare_on_held_out(
     base_log_prob = base.log_prob(held_out)
     tilt = -candidate_energy.mean() - candidate_z.log_z
     tilt_stderr = jnp.hypot(candidate_energy.std() / jnp.sqrt(len(held_out)), candidate_z.stderr)
-    gain = (best_energy - candidate_energy).mean() - (candidate_z.log_z - best_z.log_z)
+    gains = best_energy - candidate_energy
+    gain = gains.mean() - (candidate_z.log_z - best_z.log_z)
     return {
         "held_out_log_likelihood": base_log_prob.mean() + tilt,
         "base_held_out_log_likelihood": base_log_prob.mean(),
         "gain": jnp.where(jnp.isfinite(gain), gain, -jnp.inf),
+        "gain_stderr": gains.std() / jnp.sqrt(len(held_out)),
         "clear": jnp.asarray(len(held_out) >= FEW_HELD_OUT) | (tilt > tilt_stderr),
         "log_z": candidate_z.log_z,
         "log_z_stderr": candidate_z.stderr,

@@ -50,6 +50,11 @@ def make_problem(target: Target, *, rows: int, seed: int, held_out: float = 0.1)
     )
 
 
+def all_rows(problem: Problem) -> Float[np.ndarray, "n d"]:
+    """Those to train on and those held out, standardised."""
+    return np.concatenate([problem.x, problem.held_out])
+
+
 def label_shares(target: Target, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " modes"]:
     """The share of the points in every mode of the target."""
     labels = labels_of(target, points)

@@ -45,7 +45,7 @@ class Density(NamedTuple):
     reports: list[dict[str, Any]]
     stopped: Runaway | None
     flattery: float
-    """Nats by which the base's mean over the held-out rows exceeds the honest one."""
+    """Nats by which the mean over the held-out rows exceeds the honest one."""
     earlier: tuple[Energy, ...]
 
     def log_prob(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
@@ -91,11 +91,11 @@ def fit_density(
         energy = MLPEnergy(x.shape[1], width=width, depth=depth, key=energy_key)
     rows = jnp.asarray(x)
     # A base fitted to the held-out rows too would flatter them: its honest mean is in `start`.
-    flattery = float(start.base.log_prob(jnp.asarray(held_out)).mean()) - start.base_log_likelihood
+    flattered = float(start.base.log_prob(jnp.asarray(held_out)).mean()) - start.base_log_likelihood
 
     def honest(report: dict[str, Any]) -> dict[str, Any]:
         names = {"held_out_log_likelihood", "base_held_out_log_likelihood"} & report.keys()
-        return {**report, **{name: report[name] - flattery for name in names}}
+        return {**report, **{name: report[name] - flattered for name in names}}
 
     trained = train_energy(
         train_key,
@@ -110,6 +110,7 @@ def fit_density(
     )
     if on_report:
         on_report({"stage": "settle", "step": 0, "total_steps": SETTLE_CHUNKS * schedule.chunk})
+    flattery = flattered
     if isinstance(trained.energy, MLPEnergy):
         polished = polish(
             polish_key,
@@ -120,6 +121,7 @@ def fit_density(
             draws=final_draws,
         )
         trained = trained._replace(energy=polished.energy)
+        flattery += polished.flattery
         if on_report:
             damping = polished.damping if polished.damping is not None else "none"
             on_report({"stage": "polish", "gain": polished.gain, "damping": damping})

@@ -7,8 +7,9 @@ concave in w, with
 
 (Wainwright and Jordan 2008, section 3). The data mean is taken over all rows at once and the model
 mean over many weighted draws of the flow, so that the noise of chains and batches, a per cent in
-the weight of a mode, falls out. Newton's steps are damped; held-out rows choose the damping, and
-whether anything is changed at all.
+the weight of a mode, falls out. Newton's steps are damped; held-out rows choose the damping. The
+most damped steps change little but what varies most, such as weights of modes, of which a few rows
+cannot see the good that they see the harm of: these are taken unless held-out rows clearly object.
 
 Weights that are solved for can be large, and then a network rises as steeply far outside of the
 data as the base falls: an energy of four zones put all of its mass 13 deviations away, where no
@@ -39,16 +40,23 @@ FAR = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Deviations of the wide Gaussians, in units of the rows'."""
 FAR_SHARE, FAR_SHARE_COMPARED = 0.05, 0.5
 """Of the draws that are solved with, and of those that candidates are compared on."""
+OBJECTION = 2.0
+"""Standard errors by which held-out rows must lose to refuse the most damped steps."""
 LONGEST_STEP = 1.0
 """Nats of change, as a standard deviation over the model, that one Newton step may make."""
 
 
 class Polished(NamedTuple):
-    """The energy, changed or not, the gain in held-out log-likelihood (nats) and the damping."""
+    """The energy, changed or not, the gain in held-out log-likelihood (nats) and the damping.
+
+    The gain is that of a solution without the held-out rows. Once they have chosen, they are solved
+    for as well; `flattery` is by how much (nats) their log-likelihood exceeds the honest one then.
+    """
 
     energy: MLPEnergy
     gain: float
     damping: float | None
+    flattery: float = 0.0
 
 
 def polish(
@@ -69,17 +77,31 @@ def polish(
     far = _far(x.shape[1])
     proposal = DefensiveMixture(flow, far, FAR_SHARE)
     compared_on = DefensiveMixture(flow, far, FAR_SHARE_COMPARED)
-    candidates = _solve(model, x, *weigh_draws(solve_key, model.log_density, proposal, draws))
-    best = Polished(model.energy, 0.0, None)
-    for damping, weight in zip(DAMPINGS, candidates):
-        energy = eqx.tree_at(lambda it: it.network.layers[-1].weight, model.energy, weight[None])
-        comparison = compare_on_held_out(
-            compare_key, model.base, energy, model.energy, compared_on, held_out, draws
+    weighed = weigh_draws(solve_key, model.log_density, proposal, draws)
+    means = _mean_features(model.energy, x), _mean_features(model.energy, held_out)
+
+    def gain_over(energy: MLPEnergy, other: MLPEnergy) -> tuple[float, float, bool]:
+        seen = compare_on_held_out(
+            compare_key, model.base, energy, other, compared_on, held_out, draws
         )
-        gain = float(comparison["gain"])
-        if gain > best.gain and comparison["clear"]:
-            best = Polished(energy, gain, damping)
-    return best
+        return float(seen["gain"]), float(seen["gain_stderr"]), bool(seen["clear"])
+
+    best, chosen = Polished(model.energy, 0.0, None), None
+    for index, weight in enumerate(_solve(model, means[0], *weighed)):
+        energy = _with_last(model.energy, weight)
+        gain, stderr, clear = gain_over(energy, model.energy)
+        safe = index == 0 and gain > -OBJECTION * stderr
+        if (safe or gain > best.gain) and clear:
+            best, chosen = Polished(energy, gain, DAMPINGS[index]), index
+    if chosen is None:
+        return best
+    share = len(held_out) / (len(x) + len(held_out))
+    of_all = (1 - share) * means[0] + share * means[1]
+    energy = _with_last(model.energy, _solve(model, of_all, *weighed)[chosen])
+    flattery, stderr, _ = gain_over(energy, best.energy)
+    if flattery < -OBJECTION * stderr:
+        return best
+    return best._replace(energy=energy, flattery=flattery)
 
 
 def _far(dimension: int) -> GaussianMixture:
@@ -94,7 +116,7 @@ def _far(dimension: int) -> GaussianMixture:
 @eqx.filter_jit
 def _solve(
     model: TiltedEBM,
-    x: Float[Array, "n d"],
+    data_mean: Float[Array, " width"],
     y: Float[Array, "draws d"],
     log_weights: Float[Array, " draws"],
 ) -> Float[Array, "dampings width"]:
@@ -102,7 +124,6 @@ def _solve(
     energy = model.energy
     assert isinstance(energy, MLPEnergy)
     features = jax.lax.map(lambda point: _features(energy, point), y, batch_size=8192)
-    data_mean = jax.lax.map(lambda point: _features(energy, point), x, batch_size=8192).mean(0)
     # Centred features keep the covariance exact in float32.
     features, data_mean = features - data_mean, jnp.zeros_like(data_mean)
 
@@ -122,6 +143,17 @@ def _solve(
 
     changes = jax.lax.map(newton, jnp.asarray(DAMPINGS))
     return energy.network.layers[-1].weight[0] + changes
+
+
+@eqx.filter_jit
+def _mean_features(energy: MLPEnergy, x: Float[Array, "n d"]) -> Float[Array, " width"]:
+    """The mean of the last hidden layer over rows."""
+    return jax.lax.map(lambda point: _features(energy, point), x, batch_size=8192).mean(0)
+
+
+def _with_last(energy: MLPEnergy, weight: Float[Array, " width"]) -> MLPEnergy:
+    """The energy with another last layer."""
+    return eqx.tree_at(lambda it: it.network.layers[-1].weight, energy, weight[None])
 
 
 def _features(energy: MLPEnergy, x: Float[Array, " d"]) -> Float[Array, " width"]:
