@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -11,6 +12,8 @@ from tiltflow import BalancedEBM
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units
 from tiltflow.models.gaussian_mixture import GaussianMixture
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.training.bases import mixture_of_flows_on
 
 SMALL = {"max_steps": 100, "chains": 128, "energy_width": 16, "energy_depth": 2, "local_steps": 3}
 
@@ -158,6 +161,19 @@ def test_where_the_flow_is_refused_chains_climb_the_ladder(fitted, data, tmp_pat
     assert share() == pytest.approx(right.mean(), abs=0.05)
     (_, weight) = again.mode_weights(lambda x: x[:, 0] > 1e4 + 30).weights
     assert weight == pytest.approx(right.mean(), abs=0.05)
+
+
+def test_a_mixture_of_flows_is_saved_with_the_model(fitted, data, tmp_path):
+    fitted[0].save(tmp_path / "first")
+    estimator = tiltflow.load(tmp_path / "first")
+    means = np.array([[0.0, 0.0], [1.0, 2.0]])
+    mixture = GaussianMixture(np.array([0.7, 0.3]), means, np.stack([np.eye(2)] * 2))
+    estimator._flow = mixture_of_flows_on(jax.random.key(5), mixture)
+    estimator._model = TiltedEBM(estimator._flow, estimator._model.energy)
+    estimator.save(tmp_path / "second")
+    again = tiltflow.load(tmp_path / "second")
+    np.testing.assert_array_equal(again.score_samples(data), estimator.score_samples(data))
+    np.testing.assert_array_equal(again.sample(8, key=0), estimator.sample(8, key=0))
 
 
 def test_report_is_written_before_and_after_loading(fitted, tmp_path):

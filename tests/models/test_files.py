@@ -65,7 +65,7 @@ def test_missing_and_damaged_files_are_named(tmp_path):
 
     for damaged, found in [
         (text[:-3], "cannot be read"),
-        (text.replace('"format_version": 2', '"format_version": 99'), "format version 99"),
+        (text.replace('"format_version": 3', '"format_version": 99'), "format version 99"),
         ("[1, 2]", "format version 'list'"),
     ]:
         config.write_text(damaged)

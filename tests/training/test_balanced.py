@@ -79,20 +79,22 @@ def test_the_chunk_is_compiled_once_for_all_runs_of_a_configuration(first):
 def test_settling_reuses_the_chunk_and_leaves_the_energy(first):
     trained, _, base, _ = first
     before, energy = len(TRACES), [np.array(leaf) for leaf in arrays(trained.energy)]
-    state = settle(KEY, trained, base, SOURCE, X, SCHEDULE, chunks=2)
+    state, acceptance_rate = settle(KEY, trained, base, SOURCE, X, SCHEDULE, chunks=2)
     assert len(TRACES) == before
     for leaf, kept in zip(arrays(trained.energy), energy):
         np.testing.assert_array_equal(leaf, kept)
     assert not np.array_equal(state.position, trained.source.position)
     moved = [not np.array_equal(a, b) for a, b in zip(*map(arrays, (state, trained.source)))]
     assert all(moved)
+    assert 0 < acceptance_rate <= 1
 
 
 def test_settling_gives_up_when_something_runs_away(first):
     trained, _, base, _ = first
     broken = jax.tree.map(lambda x: x * jnp.nan if eqx.is_array(x) else x, trained.energy)
-    state = settle(KEY, trained._replace(energy=broken), base, SOURCE, X, SCHEDULE, chunks=1)
-    assert state is trained.source
+    settled = settle(KEY, trained._replace(energy=broken), base, SOURCE, X, SCHEDULE, chunks=1)
+    assert settled.source is trained.source
+    assert np.isnan(settled.acceptance_rate)
 
 
 def test_the_base_is_fixed_while_the_flow_on_the_same_base_learns(first):

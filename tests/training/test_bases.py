@@ -6,7 +6,11 @@ import pytest
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.folds import FEW_HELD_OUT, simplest_within_error
+from tiltflow.models.gaussian_mixture import GaussianMixture
+from tiltflow.models.mixture_of_flows import MixtureOfFlows
+from tiltflow.training import bases
 from tiltflow.training.bases import choose_base
+from tiltflow.training.maximum_likelihood import FlowFit
 
 
 def scores(rows: int, gain: float, noise: float) -> dict[str, np.ndarray]:
@@ -44,3 +48,28 @@ def test_the_base_log_likelihood_is_of_the_training_rows_alone():
     exact = -0.5 * np.log(2 * np.pi * variance) - 0.5 * ((held_out - mean) ** 2).mean() / variance
     assert start.base_log_likelihood == pytest.approx(exact, rel=1e-3)
     assert float(start.base.log_prob(held_out).mean()) > exact + 1.0
+
+
+@pytest.mark.parametrize(
+    ("dimension", "kind"), [(9, "auto"), (9, "flow"), (9, "mixture"), (8, "auto")]
+)
+def test_a_mixture_of_flows_is_base_and_proposal_where_it_is_best(monkeypatch, dimension, kind):
+    """Two modes. The fit is a stand-in that finds the truth for a mixture of flows alone."""
+    generator = np.random.default_rng(0)
+    means = np.stack([np.full(dimension, -2.0), np.full(dimension, 2.0)])
+    rows = means[generator.integers(2, size=1200)] + generator.normal(size=(1200, dimension))
+    truth = GaussianMixture(np.full(2, 0.5), means, np.stack([np.eye(dimension)] * 2))
+
+    def fit(key, flow, x, held_out, **settings):
+        found = isinstance(flow, MixtureOfFlows)
+        return FlowFit(truth, 0.0, 7) if found else FlowFit(flow, 0.0, 0)
+
+    monkeypatch.setattr(bases, "fit_flow", fit)
+    start = choose_base(jax.random.key(0), kind, rows[600:], rows[:600], seed=0)
+    if dimension == 9 and kind != "mixture":
+        assert start.base is truth and start.flow is truth
+        assert start.kind == "flow"
+        assert start.description == "mixture of flows, 7 steps"
+    else:
+        assert start.base is not truth and start.flow is not truth
+        assert start.kind == "mixture"

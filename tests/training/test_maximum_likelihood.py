@@ -1,10 +1,13 @@
 """The first fit of a flow: it improves, keeps its best, stops early, and repeats itself."""
 
+from typing import ClassVar
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flowjax.distributions import Normal
+from flowjax.distributions import AbstractDistribution, Normal
 
 from tiltflow.training.maximum_likelihood import fit_flow
 
@@ -107,3 +110,36 @@ def test_scores_are_those_of_the_moving_average(start):
     _, reports = fit(start, x, held_out, max_steps=1600, patience=40)
     scores = np.array([report["held_out_log_likelihood"] for report in reports])
     assert np.abs(np.diff(scores[10:40], 2)).mean() < 0.004
+
+
+class Idle(AbstractDistribution):
+    """A normal with two parameters that its density does not depend on: a network's, and not."""
+
+    shape: tuple[int, ...]
+    cond_shape: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    normal: Normal
+    network: eqx.nn.MLP
+    other: jax.Array
+
+    def _log_prob(self, x, condition=None):
+        return self.normal._log_prob(x)
+
+    def _sample(self, key, condition=None):
+        return self.normal._sample(key)
+
+
+def test_weight_decay_is_of_networks_alone(start):
+    """Without a gradient only the decay moves: each step takes rate times decay of a weight."""
+    network = eqx.nn.MLP(1, 1, 2, 1, key=jax.random.key(0))
+    flow = Idle((2,), start, network, jnp.ones(3))
+    x, held_out = normal_rows(1, 2.0), normal_rows(2, 2.0)
+
+    def shrunk(weight_decay):
+        fitted = fit(flow, x, held_out, max_steps=20, weight_decay=weight_decay)[0].flow
+        np.testing.assert_array_equal(fitted.other, 1.0)
+        return np.asarray(fitted.network.layers[0].weight / network.layers[0].weight)
+
+    np.testing.assert_allclose(shrunk(0.0), 1.0, atol=1e-6)
+    decayed = shrunk(1.0)
+    np.testing.assert_allclose(decayed, decayed[0, 0], rtol=1e-5)
+    assert 0.5 < decayed[0, 0] < 0.95

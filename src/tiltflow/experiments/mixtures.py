@@ -133,7 +133,11 @@ def base_cells(case: Case, base: str, *, seeds: int, seed: int) -> list[Cell]:
 
 
 def fit_on(problem: Problem, base: str, cell: Cell) -> dict[str, Any]:
-    """Fit and judge one density: its figures and those of its training."""
+    """Fit and judge one density: its figures and those of its training.
+
+    `acceptance_rate` is of the energy that is kept; `training_acceptance_rate` is the last chunk's
+    of training, where the flow runs after an energy that still moves.
+    """
     seed = cell.seed
     started = time.perf_counter()
     start = choose_base(jax.random.key(seed + 1), base, problem.x, problem.held_out, seed=seed)
@@ -153,7 +157,8 @@ def fit_on(problem: Problem, base: str, cell: Cell) -> dict[str, Any]:
         **judged._asdict(),
         **NO_CHAINS,
         "base": f"{start.kind}: {start.description}",
-        "acceptance_rate": steps[-1]["global_acceptance_rate"],
+        "acceptance_rate": density.acceptance_rate,
+        "training_acceptance_rate": steps[-1]["global_acceptance_rate"],
         "steps": steps[-1]["step"],
         "evaluations": steps[-1]["step"] * source.evaluations(1),
         "stopped": str(density.stopped) if density.stopped else None,

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save
 
 from tiltflow.data.errors import InputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_NAME, ARRAYS_NAME = "config.json", "model.safetensors"
 
 Tree = TypeVar("Tree")

@@ -3,6 +3,9 @@
 The base is part of the model and must generalise; the proposal is part of the sampler and only
 has to overlap with the model. Both are fitted here, before the energy. The proposal always stands
 on the best Gaussian mixture: a flow cannot tear one bump into several without leaving bridges.
+
+A base that is a flow is this one, or a mixture of flows where that is better on held-out rows; it
+then proposes as well.
 """
 
 from collections.abc import Callable
@@ -18,12 +21,14 @@ from jaxtyping import Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.folds import simplest_within_error
-from tiltflow.models.flows import coupling_flow
-from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
+from tiltflow.models.flows import SPLINE_MAX_DIMENSION, coupling_flow
+from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture, small_mixture
+from tiltflow.models.mixture_of_flows import MixtureOfFlows
 from tiltflow.sampling.quick_jit import quick_jit
-from tiltflow.training.maximum_likelihood import fit_flow
+from tiltflow.training.maximum_likelihood import FlowFit, fit_flow
 
 BaseKind = Literal["auto", "gaussian", "mixture", "flow"]
+MIXTURE_OF_FLOWS = "mixture of flows"
 
 
 class Start(NamedTuple):
@@ -57,6 +62,9 @@ def untaught_proposal(
 
 proposal_on = quick_jit(0)(untaught_proposal)
 """The same, compiled as a whole: layer by layer it is seconds."""
+
+mixture_of_flows_on = quick_jit(0)(MixtureOfFlows)
+"""An unfitted mixture of flows on a Gaussian mixture, compiled as a whole."""
 
 
 def choose_base(
@@ -101,10 +109,21 @@ def choose_base(
     # A flow that training did not improve is the mixture it stands on, at ten times the price.
     if kind == "flow" or (kind == "auto" and fit.steps > 0):
         scores["flow"] = score(fit.flow)
-    best = simplest_within_error(scores)
+    several = None
+    if kind in ("auto", "flow"):
+        several = _fit_mixture_of_flows(jax.random.fold_in(key, 2), x, held_out, seed, on_report)
+    if several is not None and several.steps > 0:
+        scores[MIXTURE_OF_FLOWS] = score(several.flow)
+    best = chosen = simplest_within_error(scores)
+    flow = fit.flow
     if best == "flow":
-        base = fit.flow
+        base = flow
         description = f"coupling flow, {fit.steps} steps, on {mixture.description}"
+    elif best == MIXTURE_OF_FLOWS:
+        assert several is not None
+        base = flow = several.flow
+        description = f"{MIXTURE_OF_FLOWS}, {several.steps} steps"
+        chosen = "flow"
     else:
         # The held-out rows have chosen; now they may help to fit. The tilt is judged on them all
         # the same, relative to the base, which they are in on both sides.
@@ -115,7 +134,34 @@ def choose_base(
     if on_report:
         means = {name: float(values.mean()) for name, values in scores.items()}
         on_report({"stage": "base", "base": best, "description": description, **means})
-    return Start(base, best, description, fit.flow, float(scores[best].mean()))
+    return Start(base, chosen, description, flow, float(scores[best].mean()))
+
+
+def _fit_mixture_of_flows(
+    key: PRNGKeyArray,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    seed: int,
+    on_report: Callable[[dict[str, Any]], None] | None,
+) -> FlowFit | None:
+    """One on a few components, or none where splines serve better, or there are no modes."""
+    if x.shape[1] <= SPLINE_MAX_DIMENSION:
+        return None
+    modes = small_mixture(x, seed=seed)
+    if len(modes.log_weights) == 1:
+        return None
+    flow_key, fit_key = jax.random.split(key)
+    return fit_flow(
+        fit_key,
+        mixture_of_flows_on(flow_key, modes),
+        jnp.asarray(x),
+        jnp.asarray(held_out),
+        learning_rate=1e-2,
+        weight_decay=1.0,
+        max_steps=2000,
+        patience=5,
+        on_report=_staged(on_report, MIXTURE_OF_FLOWS),
+    )
 
 
 def _staged(

@@ -47,6 +47,8 @@ class Density(NamedTuple):
     flattery: float
     """Nats by which the mean over the held-out rows exceeds the honest one."""
     earlier: tuple[Energy, ...]
+    acceptance_rate: float
+    """Of the flow's proposals, by chains of this model while the flow still learns from them."""
 
     def log_prob(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Normalised log-density of the rows of `x`, in nats of model units."""
@@ -125,7 +127,9 @@ def fit_density(
         if on_report:
             damping = polished.damping if polished.damping is not None else "none"
             on_report({"stage": "polish", "gain": polished.gain, "damping": damping})
-    state = settle(settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS)
+    state, acceptance_rate = settle(
+        settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS
+    )
     model = TiltedEBM(start.base, trained.energy)
     # The flow follows the last energy; the one that stood by when the best was kept, or the base
     # itself under a small tilt, may overlap more with what was kept.
@@ -142,6 +146,7 @@ def fit_density(
         best_step=trained.best_step,
         reports=[honest(report) for report in trained.reports],
         flattery=flattery,
+        acceptance_rate=acceptance_rate,
         stopped=trained.stopped,
         earlier=trained.earlier,
     )

@@ -90,6 +90,16 @@ class Trained(NamedTuple):
     earlier: tuple[Energy, ...]
 
 
+class Settled(NamedTuple):
+    """Chains and flow under the energy that is kept, and how many proposals chains then take.
+
+    `acceptance_rate` is the mean over the last half of the last chunk; nan where it ran away.
+    """
+
+    source: BalancedState
+    acceptance_rate: float
+
+
 def train_energy(
     key: PRNGKeyArray,
     energy: Energy,
@@ -217,7 +227,7 @@ def settle(
     schedule: Schedule,
     *,
     chunks: int,
-) -> BalancedState:
+) -> Settled:
     """Freeze the energy and let the chains and the flow come to it; the compiled chunk is reused.
 
     Training leaves a flow that follows the last energy, while the best averaged one is kept.
@@ -226,6 +236,7 @@ def settle(
     fixed = Fixed(source, base, energy_static, trained.flow_static, of_a_chunk(schedule), x)
     state = initial_state(energy_parameters, trained.source, schedule)
     frozen = jnp.zeros(schedule.chunk)
+    acceptance_rate = math.nan
     for index in range(chunks):
         # By way of NumPy: a weakly typed array would not match what training compiled.
         flow_rate = 0.5 * (1 + math.cos(math.pi * index / chunks))
@@ -233,8 +244,9 @@ def settle(
         state, trace = run_chunk((fixed, frozen, flow_rates, jax.random.fold_in(key, index)), state)
         trace = {name: np.asarray(values) for name, values in trace.items()}
         if find_runaway(trace, 0, x.shape[1]) is not None:
-            return trained.source
-    return state.source
+            return Settled(trained.source, math.nan)
+        acceptance_rate = float(trace["global_acceptance_rate"][schedule.chunk // 2 :].mean())
+    return Settled(state.source, acceptance_rate)
 
 
 def of_a_chunk(schedule: Schedule) -> Schedule:

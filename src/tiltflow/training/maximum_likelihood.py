@@ -13,6 +13,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
@@ -50,9 +51,14 @@ def fit_flow(
     max_steps: int = 4000,
     chunk: int = 100,
     patience: int = 10,
+    weight_decay: float = 0.0,
     on_report: Callable[[dict], None] | None = None,
 ) -> FlowFit:
-    """Maximise the likelihood of `x`; stop when `patience` chunks bring no held-out gain."""
+    """Maximise the likelihood of `x`; stop when `patience` chunks bring no held-out gain.
+
+    `weight_decay` (decoupled: Loshchilov, Hutter 2019) is of the flow's networks alone: with it
+    they go back to no bend, while linear maps stay where they are.
+    """
     parameters, static = trainable(flow)
     state = FitState(
         copy_arrays(parameters),
@@ -61,6 +67,7 @@ def fit_flow(
         jnp.asarray(0),
     )
     batch_size = min(batch_size, x.shape[0])
+    decay = jnp.asarray(np.asarray(weight_decay, x.dtype))
     best, best_score, best_step, stale = flow, -math.inf, 0, 0
     score = float(_mean_log_prob(parameters, static, held_out))
     if math.isfinite(score):
@@ -68,7 +75,7 @@ def fit_flow(
     for step in range(0, max_steps, chunk):
         rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
-        fixed = (static, x, batch_size, rates, chunk_key)
+        fixed = (static, x, batch_size, rates, decay, chunk_key)
         state = _run_chunk(fixed, state)
         score = float(_mean_log_prob(state.average, static, held_out))
         if on_report:
@@ -93,7 +100,7 @@ def _mean_log_prob(parameters: PyTree, static: PyTree, x: Float[Array, "n d"]) -
 
 @eqx.filter_jit(donate="all-except-first")
 def _run_chunk(fixed: tuple, state: FitState) -> FitState:
-    static, x, batch_size, rates, key = fixed
+    static, x, batch_size, rates, weight_decay, key = fixed
     order = jax.random.permutation(key, x.shape[0])
 
     def loss(parameters: PyTree, batch: Float[Array, "b d"]) -> Array:
@@ -104,10 +111,27 @@ def _run_chunk(fixed: tuple, state: FitState) -> FitState:
         rows = order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]
         gradient = jax.grad(loss)(state.parameters, x[rows])
         updates, optimiser = flow_optimiser().update(gradient, state.optimiser, state.parameters)
-        parameters = jax.tree.map(lambda p, u: p - rate * u, state.parameters, updates)
+        parameters = jax.tree.map(
+            lambda p, u, w: p - rate * (u + weight_decay * w),
+            state.parameters,
+            updates,
+            _of_networks(state.parameters),
+        )
         count = state.step + 1
         average = moving_average(state.average, parameters, count, AVERAGING)
         return FitState(parameters, average, optimiser, count), None
 
     state, _ = jax.lax.scan(step, state, (jnp.arange(len(rates)), rates))
     return state
+
+
+def _of_networks(parameters: PyTree) -> PyTree:
+    """The parameters of networks, and zeros in place of all others."""
+
+    def is_network(node: PyTree) -> bool:
+        return isinstance(node, eqx.nn.MLP)
+
+    def keep(node: PyTree) -> PyTree:
+        return node if is_network(node) else jax.tree.map(jnp.zeros_like, node)
+
+    return jax.tree.map(keep, parameters, is_leaf=is_network)
