@@ -6,7 +6,7 @@ method). In the row "seconds" it takes as many as its own speed allows in the re
 where both are within a tenth of each other there is one run for both.
 
 A method's first setting is run for every seed; its further settings, and the rows of equal seconds,
-for the first `FEWER`. What the runs of those differ by is what the first ones show.
+for the first few.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,6 @@ from tiltflow.experiments.trial import Case, Watch, prepare, run_trial
 from tiltflow.training.loop import Schedule
 
 EVALUATIONS, SECONDS = "evaluations", "seconds"
-FEWER = 2
 NEARLY = 0.1
 GUESSED_START = 30.0
 GUESSED_EVALUATION = 2e-6
@@ -65,9 +64,10 @@ def contest_cells(
     seed: int,
     out: Path,
     equal_seconds: bool = True,
+    few: int = 2,
     watch: Watch | None = None,
 ) -> list[Cell]:
-    """All cells of a case.
+    """All cells of a case; further settings and equal seconds in the first `few` seeds.
 
     In the plane the first seed's learned densities are kept in `out` as images, with the chains
     (`read_image`). Without the reference among those entered there are no rows of equal seconds;
@@ -79,8 +79,8 @@ def contest_cells(
     evaluations = case.schedule.steps * evaluations_of(reference, case.schedule, rows)
     cells = []
     for run_seed in range(seed, seed + seeds):
-        few = run_seed < seed + FEWER
-        for contender in entered if few else first:
+        whole = run_seed < seed + few
+        for contender in entered if whole else first:
             steps = equal_steps(contender, case.schedule, evaluations, rows)
             schedule = replace(case.schedule, steps=steps)
             settings = (tiltflow.__version__, case, contender, schedule)
@@ -130,7 +130,13 @@ def contest_cells(
             guess = GUESSED_START + GUESSED_EVALUATION * cost
             cells.append(Cell(*names, EVALUATIONS, settings, guess, by_evaluations))
             rival = contender.setting == "shared" and not contender.same_steps
-            if few and equal_seconds and rival and reference in entered and contender != reference:
+            if (
+                whole
+                and equal_seconds
+                and rival
+                and reference in entered
+                and contender != reference
+            ):
                 guess = GUESSED_START + GUESSED_EVALUATION * evaluations
                 settings = (*settings, reference)
                 cells.append(Cell(*names, SECONDS, settings, guess, by_seconds))
