@@ -2,10 +2,10 @@
 
     p(x) = 1 / m sum_j N(x; c_j, s² I),    c_j the points of the curves
 
-The points are at most .6 s apart, where the sum is the integral along the curve to a part in e^50;
-and it is the density by definition, as draws are of the same points. The curves are those of FFJORD's
-toy data (Grathwohl et al. 2019; github rtqichen/ffjord, `lib/toy_data.py`). Its two spirals have
-uniform noise beside the Gaussian, which is left out here.
+The points are at most 1.2 s apart, where the sum is the integral along the curve to a millionth;
+and it is the density by definition, as draws are of the same points. The curves are those of
+FFJORD's toy data (Grathwohl et al. 2019; github rtqichen/ffjord, `lib/toy_data.py`). Its two
+spirals have uniform noise beside the Gaussian, which is left out here.
 """
 
 from collections.abc import Sequence
