@@ -69,7 +69,8 @@ def coupling_flow(
 def affine_coupling(key: PRNGKeyArray, dimension: int, *, width: int) -> Coupling:
     """One affine coupling of the second half of `dimension` coordinates; the identity at first.
 
-    Its network is smooth: losses of scores take its second derivatives.
+    Its network is smooth, for losses of scores take its second derivatives, and flat far out, where
+    ten layers that grow each would leave scores of 1e12.
     """
     kind = _Transformer("affine")
     coupling = Coupling(
@@ -79,7 +80,7 @@ def affine_coupling(key: PRNGKeyArray, dimension: int, *, width: int) -> Couplin
         dim=dimension,
         nn_width=width,
         nn_depth=1,
-        nn_activation=jax.nn.silu,
+        nn_activation=jnp.tanh,
     )
     coupling = eqx.tree_at(
         lambda it: (it.conditioner.layers[-1].weight, it.conditioner.layers[-1].bias),

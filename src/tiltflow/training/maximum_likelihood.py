@@ -71,12 +71,7 @@ def fit_flow(
     moving average.
     """
     parameters, static = trainable(flow)
-    state = FitState(
-        copy_arrays(parameters),
-        copy_arrays(parameters),
-        _optimiser().init(parameters),
-        jnp.asarray(0),
-    )
+    state = initial_state(parameters)
     batch_size = min(batch_size, x.shape[0])
     decay = jnp.asarray(np.asarray(weight_decay, x.dtype))
     best, best_score, best_step, stale = flow, -math.inf, 0, 0
@@ -87,7 +82,7 @@ def fit_flow(
         rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
         fixed = (static, x, batch_size, rates, decay, loss, averaging, chunk_key)
-        state = _run_chunk(fixed, state)
+        state = run_chunk(fixed, state)
         score = float(_mean_log_prob(state.average, static, held_out))
         if on_report:
             on_report(
@@ -109,6 +104,16 @@ def fit_flow(
     return FlowFit(best, best_score, best_step, _skipped(state))
 
 
+def initial_state(parameters: PyTree) -> FitState:
+    """The state before the first step, all copies: a chunk is given its state to overwrite."""
+    return FitState(
+        copy_arrays(parameters),
+        copy_arrays(parameters),
+        _optimiser().init(parameters),
+        jnp.asarray(0),
+    )
+
+
 def _optimiser() -> optax.GradientTransformation:
     # It never gives in, however many steps in a row are not finite.
     return optax.apply_if_finite(flow_optimiser(), max_consecutive_errors=np.iinfo(np.int32).max)
@@ -124,7 +129,8 @@ def _mean_log_prob(parameters: PyTree, static: PyTree, x: Float[Array, "n d"]) -
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _run_chunk(fixed: tuple, state: FitState) -> FitState:
+def run_chunk(fixed: tuple, state: FitState) -> FitState:
+    """One step for each rate; `fixed` is what a chunk reads and does not change, as below."""
     static, x, batch_size, rates, weight_decay, loss, averaging, key = fixed
     order = jax.random.permutation(key, x.shape[0])
 
