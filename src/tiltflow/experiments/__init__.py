@@ -23,10 +23,12 @@ EXPERIMENTS = {
     "coverage": ("coverage", "reproduce_coverage"),
     "phi-four": ("phi_four", "reproduce_phi_four"),
     "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
+    "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
 }
 BENCHMARKS = {
     "step": ("bench_step", "bench_step"),
     "negatives": ("bench_negatives", "bench_negatives"),
+    "ebflow": ("bench_ebflow", "bench_ebflow"),
 }
 
 # Not part of a run of all benchmarks: they need packages that tiltflow does not.

@@ -66,6 +66,30 @@ def coupling_flow(
     return _start_at_identity(eqx.tree_at(_constructors, flow, replace_fn=lambda _: kind))
 
 
+def affine_coupling(key: PRNGKeyArray, dimension: int, *, width: int) -> Coupling:
+    """One affine coupling of the second half of `dimension` coordinates; the identity at first.
+
+    Its network is smooth, for losses of scores take its second derivatives, and flat far out, where
+    ten layers that grow each would leave scores of 1e12.
+    """
+    kind = _Transformer("affine")
+    coupling = Coupling(
+        key,
+        transformer=kind.template(),
+        untransformed_dim=dimension // 2,
+        dim=dimension,
+        nn_width=width,
+        nn_depth=1,
+        nn_activation=jnp.tanh,
+    )
+    coupling = eqx.tree_at(
+        lambda it: (it.conditioner.layers[-1].weight, it.conditioner.layers[-1].bias),
+        coupling,
+        replace_fn=jnp.zeros_like,
+    )
+    return eqx.tree_at(lambda it: it.transformer_constructor, coupling, kind)
+
+
 @dataclass(frozen=True)
 class _Transformer:
     """The bijection of one coordinate, made from a flat vector of parameters.

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tiltflow.data.errors import InputError
 from tiltflow.models.energies import Energy
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import LogDensity
 from tiltflow.training.methods import Figures
 
 
@@ -53,12 +54,17 @@ class DenoisingScoreMatching:
         rate: Float[Array, ""],
     ) -> tuple[PyTree, tuple[()], Figures]:
         """The loss's gradient in the energy; one draw of the noise for each row."""
-        noise = jax.random.normal(key, batch.shape, batch.dtype)
-        noised = batch + self.noise_scale * noise
 
         def loss(energy: Energy) -> Float[Array, ""]:
-            score = jax.vmap(jax.grad(TiltedEBM(model.base, energy).log_density))(noised)
-            return 0.5 * jnp.sum((self.noise_scale * score + noise) ** 2, axis=-1).mean()
+            return self.loss(key, TiltedEBM(model.base, energy).log_density, batch)
 
         value, gradient = eqx.filter_value_and_grad(loss)(model.energy)
         return gradient, state, {"score_matching_loss": value}
+
+    def loss(
+        self, key: PRNGKeyArray, log_density: LogDensity, batch: Float[Array, "b d"]
+    ) -> Float[Array, ""]:
+        """The loss of any log-density; its constant plays no part."""
+        noise = jax.random.normal(key, batch.shape, batch.dtype)
+        score = jax.vmap(jax.grad(log_density))(batch + self.noise_scale * noise)
+        return 0.5 * jnp.sum((self.noise_scale * score + noise) ** 2, axis=-1).mean()

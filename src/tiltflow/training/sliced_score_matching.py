@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tiltflow.data.errors import InputError
 from tiltflow.models.energies import Energy
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import LogDensity
 from tiltflow.training.methods import Figures
 
 
@@ -53,17 +54,23 @@ class SlicedScoreMatching:
         rate: Float[Array, ""],
     ) -> tuple[PyTree, tuple[()], Figures]:
         """The loss's gradient in the energy; directions of its own for each row."""
-        shape = (self.slices, *batch.shape)
-        directions = jax.random.rademacher(key, shape, batch.dtype)
 
         def loss(energy: Energy) -> Float[Array, ""]:
-            score = jax.grad(TiltedEBM(model.base, energy).log_density)
-
-            def at(x: Float[Array, " d"], v: Float[Array, " d"]) -> Float[Array, ""]:
-                value, along = jax.jvp(score, (x,), (v,))
-                return 0.5 * value @ value + v @ along
-
-            return jnp.mean(jax.vmap(jax.vmap(at), (None, 0))(batch, directions))
+            return self.loss(key, TiltedEBM(model.base, energy).log_density, batch)
 
         value, gradient = eqx.filter_value_and_grad(loss)(model.energy)
         return gradient, state, {"score_matching_loss": value}
+
+    def loss(
+        self, key: PRNGKeyArray, log_density: LogDensity, batch: Float[Array, "b d"]
+    ) -> Float[Array, ""]:
+        """The loss of any log-density; its constant plays no part."""
+        shape = (self.slices, *batch.shape)
+        directions = jax.random.rademacher(key, shape, batch.dtype)
+        score = jax.grad(log_density)
+
+        def at(x: Float[Array, " d"], v: Float[Array, " d"]) -> Float[Array, ""]:
+            value, along = jax.jvp(score, (x,), (v,))
+            return 0.5 * value @ value + v @ along
+
+        return jnp.mean(jax.vmap(jax.vmap(at), (None, 0))(batch, directions))
