@@ -4,38 +4,87 @@ of a flow as base.
 Steps run in compiled chunks; between chunks the held-out likelihood of the parameters' moving
 average decides which state is kept. (Judged on the last step's parameters, a flow that starts on
 a good mixture looks worse than its start for thousands of steps, and was stopped too soon.)
+
+What is minimised is the objective's: likelihood here, other losses for continuous flows
+(`continuous_fit.py`, `flow_matching.py`). A step whose loss or gradient is not finite is skipped.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from tiltflow.models.batch_norm import RunningStatistics
 from tiltflow.models.flows import trainable
+from tiltflow.models.vector_fields import ConcatSquashField, MLPField
 from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average, relative_rates
 
 AVERAGING = 0.99
 
 
+@runtime_checkable
+class FlowObjective(Protocol):
+    """What a fit minimises and how it is judged; a frozen dataclass, since it is static."""
+
+    def loss(
+        self, key: PRNGKeyArray, flow: Any, batch: Float[Array, "b d"]
+    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+        """The loss, the flow with new running statistics, and figures for the report."""
+        ...
+
+    def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
+        """The mean log-likelihood of held-out rows, without noise."""
+        ...
+
+    def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
+        """Say by an `InputError` why every step of a chunk was skipped, if that can be said."""
+        ...
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The mean log-probability, as the flow gives it."""
+
+    def loss(
+        self, key: PRNGKeyArray, flow: Any, batch: Float[Array, "b d"]
+    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+        """Its negative, of a batch; nothing else."""
+        return -flow.log_prob(batch).mean(), (flow, {})
+
+    def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
+        """Of held-out rows."""
+        return flow.log_prob(x).mean()
+
+    def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
+        """Nothing to add: the fit stops by its patience."""
+
+
 class FlowFit(NamedTuple):
-    """The flow with the best held-out log-likelihood (mean, nats) and the steps it took."""
+    """The flow with the best held-out log-likelihood (mean, nats) and the steps it took.
+
+    `skipped` is the number of steps that were not taken, in the whole run.
+    """
 
     flow: AbstractDistribution
     held_out_log_likelihood: float
     steps: int
+    skipped: int = 0
 
 
 class FitState(NamedTuple):
-    """Everything a step changes."""
+    """Everything a step changes; `running` are statistics that no gradient changes."""
 
     parameters: PyTree
     average: PyTree
+    running: PyTree
     optimiser: PyTree
     step: Int[Array, ""]
 
@@ -52,6 +101,7 @@ def fit_flow(
     chunk: int = 100,
     patience: int = 10,
     weight_decay: float = 0.0,
+    objective: FlowObjective | None = None,
     on_report: Callable[[dict], None] | None = None,
 ) -> FlowFit:
     """Maximise the likelihood of `x`; stop when `patience` chunks bring no held-out gain.
@@ -59,57 +109,78 @@ def fit_flow(
     `weight_decay` (decoupled: Loshchilov, Hutter 2019) is of the flow's networks alone: with it
     they go back to no bend, while linear maps stay where they are.
     """
-    parameters, static = trainable(flow)
+    objective = objective or Likelihood()
+    parameters, fixed = trainable(flow)
+    running, static = eqx.partition(fixed, _of_batches(fixed))
     state = FitState(
         copy_arrays(parameters),
         copy_arrays(parameters),
+        copy_arrays(running),
         flow_optimiser().init(parameters),
         jnp.asarray(0),
     )
     batch_size = min(batch_size, x.shape[0])
     decay = jnp.asarray(np.asarray(weight_decay, x.dtype))
-    best, best_score, best_step, stale = flow, -math.inf, 0, 0
-    score = float(_mean_log_prob(parameters, static, held_out))
+    best, best_score, best_step, stale, skipped = flow, -math.inf, 0, 0, 0
+    score = float(_score(objective, parameters, running, static, held_out))
     if math.isfinite(score):
         best_score = score
     for step in range(0, max_steps, chunk):
         rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
-        fixed = (static, x, batch_size, rates, decay, chunk_key)
-        state = _run_chunk(fixed, state)
-        score = float(_mean_log_prob(state.average, static, held_out))
+        fixed = (objective, static, x, batch_size, rates, decay, chunk_key)
+        state, figures = _run_chunk(fixed, state)
+        taken = np.asarray(figures.pop("taken"))
+        skipped += int((~taken).sum())
+        if not taken.any():
+            objective.diagnose(eqx.combine(state.parameters, state.running, static), x[:batch_size])
+        score = float(_score(objective, state.average, state.running, static, held_out))
         if on_report:
-            on_report(
-                {"step": step + chunk, "total_steps": max_steps, "held_out_log_likelihood": score}
-            )
+            report = {
+                "step": step + chunk,
+                "total_steps": max_steps,
+                "held_out_log_likelihood": score,
+            }
+            if not taken.all():
+                report["skipped_steps"] = int((~taken).sum())
+            if taken.any():
+                report |= {name: float(np.mean(each[taken])) for name, each in figures.items()}
+            on_report(report)
         if score > best_score:
             # The state is donated to the next chunk, so what is kept must be a copy.
-            best = eqx.combine(copy_arrays(state.average), static)
+            best = eqx.combine(copy_arrays(state.average), copy_arrays(state.running), static)
             best_score, best_step, stale = score, step + chunk, 0
         else:
             stale += 1
             if stale >= patience or not math.isfinite(score):
                 break
-    return FlowFit(best, best_score, best_step)
+    return FlowFit(best, best_score, best_step, skipped)
 
 
 @eqx.filter_jit
-def _mean_log_prob(parameters: PyTree, static: PyTree, x: Float[Array, "n d"]) -> Array:
-    return eqx.combine(parameters, static).log_prob(x).mean()
+def _score(objective: FlowObjective, *parts_and_rows: Any) -> Array:
+    *parts, x = parts_and_rows
+    return objective.score(eqx.combine(*parts), x)
 
 
 @eqx.filter_jit(donate="all-except-first")
-def _run_chunk(fixed: tuple, state: FitState) -> FitState:
-    static, x, batch_size, rates, weight_decay, key = fixed
+def _run_chunk(fixed: tuple, state: FitState) -> tuple[FitState, dict[str, Array]]:
+    objective, static, x, batch_size, rates, weight_decay, key = fixed
     order = jax.random.permutation(key, x.shape[0])
 
-    def loss(parameters: PyTree, batch: Float[Array, "b d"]) -> Array:
-        return -eqx.combine(parameters, static).log_prob(batch).mean()
+    def loss(parameters: PyTree, running: PyTree, i: Array, batch: Float[Array, "b d"]) -> tuple:
+        flow = eqx.combine(parameters, running, static)
+        value, (flow, figures) = objective.loss(jax.random.fold_in(key, i), flow, batch)
+        fixed = trainable(flow)[1]
+        running = eqx.filter(fixed, _of_batches(fixed))
+        return value, (running, figures)
 
-    def step(state: FitState, inputs: tuple[Array, Array]) -> tuple[FitState, None]:
+    def step(state: FitState, inputs: tuple[Array, Array]) -> tuple[FitState, dict[str, Array]]:
         i, rate = inputs
         rows = order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]
-        gradient = jax.grad(loss)(state.parameters, x[rows])
+        (value, (running, figures)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.parameters, state.running, i, x[rows]
+        )
         updates, optimiser = flow_optimiser().update(gradient, state.optimiser, state.parameters)
         parameters = jax.tree.map(
             lambda p, u, w: p - rate * (u + weight_decay * w),
@@ -119,17 +190,28 @@ def _run_chunk(fixed: tuple, state: FitState) -> FitState:
         )
         count = state.step + 1
         average = moving_average(state.average, parameters, count, AVERAGING)
-        return FitState(parameters, average, optimiser, count), None
+        taken = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+        new = FitState(parameters, average, running, optimiser, count)
+        kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), new, state)
+        return kept._replace(step=count), figures | {"taken": taken}
 
-    state, _ = jax.lax.scan(step, state, (jnp.arange(len(rates)), rates))
-    return state
+    return jax.lax.scan(step, state, (jnp.arange(len(rates)), rates))
+
+
+def _of_batches(tree: PyTree) -> PyTree:
+    """What changes with the batches, not by gradients: the filter of running statistics."""
+
+    def is_running(node: PyTree) -> bool:
+        return isinstance(node, RunningStatistics)
+
+    return jax.tree.map(is_running, tree, is_leaf=is_running)
 
 
 def _of_networks(parameters: PyTree) -> PyTree:
     """The parameters of networks, and zeros in place of all others."""
 
     def is_network(node: PyTree) -> bool:
-        return isinstance(node, eqx.nn.MLP)
+        return isinstance(node, (eqx.nn.MLP, ConcatSquashField, MLPField))
 
     def keep(node: PyTree) -> PyTree:
         return node if is_network(node) else jax.tree.map(jnp.zeros_like, node)
