@@ -63,7 +63,7 @@ class ContinuousLikelihood:
         return batch_likelihood(flow, x).log_prob.mean()
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Integrate the batch once more and say what failed."""
+        """Integrate the rows once more and say what failed."""
         check_solves(flow, x)
 
 

@@ -47,7 +47,7 @@ class FlowMatching:
         return batch_likelihood(flow, x).log_prob.mean()
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Integrate the batch and say what failed."""
+        """Integrate the rows and say what failed."""
         check_solves(flow, x)
 
 

@@ -133,7 +133,7 @@ def fit_flow(
         taken = np.asarray(figures.pop("taken"))
         skipped += int((~taken).sum())
         if not taken.any():
-            objective.diagnose(eqx.combine(state.parameters, state.running, static), x[:batch_size])
+            objective.diagnose(eqx.combine(state.parameters, state.running, static), x)
         score = float(_score(objective, state.average, state.running, static, held_out))
         if on_report:
             report = {
