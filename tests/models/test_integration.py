@@ -9,7 +9,6 @@ from jax.scipy.linalg import expm
 
 from tiltflow.data.errors import InputError
 from tiltflow.models.integration import Integration, draw_probes, integrate
-from tiltflow.models.vector_fields import ConcatSquashField
 
 A = jnp.array([[0.9, 1.0, 0.0], [-0.8, 0.6, 0.4], [0.2, -0.3, 0.7]])
 T = jnp.asarray(0.8)
@@ -95,7 +94,7 @@ def test_the_hidden_side_has_the_same_exact_trace():
     on_hidden = solve(NARROW, X, jnp.eye(2), hidden=True).end
     on_coordinates = solve(NARROW, X, jnp.eye(3)).end
     np.testing.assert_allclose(on_hidden.log_det, trace, atol=1e-5)
-    np.testing.assert_allclose(on_hidden.x, on_coordinates.x, atol=1e-6)
+    np.testing.assert_allclose(on_hidden.x, on_coordinates.x, rtol=1e-5, atol=1e-5)
     with pytest.raises(InputError, match="hidden: the norm of the Jacobian"):
         solve(NARROW, X, jnp.eye(2), hidden=True, regularisers=True)
 
@@ -138,29 +137,23 @@ def test_a_tighter_tolerance_costs_more_and_errs_less():
     assert jnp.abs(loose.end.x - truth).max() > 5 * jnp.abs(tight.end.x - truth).max()
 
 
-def test_both_adjoints_give_the_gradient_of_finite_differences():
-    with jax.enable_x64(True):
-        field = ConcatSquashField(2, (4,), key=jax.random.key(0))
-        noise = np.random.default_rng(1)
-        field = jax.tree.map(lambda p: p + 0.5 * noise.normal(size=p.shape), field)
-        direction = jax.tree.map(lambda p: jnp.asarray(noise.normal(size=p.shape)), field)
-        x = jnp.asarray(noise.normal(size=(3, 2)))
+@pytest.mark.parametrize("adjoint", ["checkpoints", "backwards"])
+def test_both_adjoints_give_the_gradient_of_the_matrix_exponential(adjoint):
+    """In the matrix, the end time and the points: |x(T)|^2 / 2 + 3 log|det|, which is 3 T tr A."""
 
-        def loss(field, adjoint):
-            integration = Integration(tolerance=1e-8, adjoint=adjoint)
-            end_time = jnp.asarray(0.5)
-            end = integrate(field, end_time, x, jnp.eye(2), integration, towards="base").end
-            return (end.x**2).sum() + end.log_det.sum()
+    def loss(matrix, end_time, x):
+        field = Linear(matrix, jnp.eye(3))
+        integration = Integration(adjoint=adjoint)
+        end = integrate(field, end_time, x, jnp.eye(3), integration, towards="data").end
+        return (end.x**2).sum() / 2 + 3 * end.log_det.sum()
 
-        def shifted(step):
-            return jax.tree.map(lambda p, d: p + step * d, field, direction)
+    def truth(matrix, end_time, x):
+        end = x @ expm(end_time * matrix).T
+        return (end**2).sum() / 2 + 3 * len(x) * end_time * jnp.trace(matrix)
 
-        values = [eqx.filter_jit(loss)(shifted(step), "checkpoints") for step in (1e-4, -1e-4)]
-        expected = (values[0] - values[1]) / 2e-4
-        for adjoint in ("checkpoints", "backwards"):
-            gradient = eqx.filter_jit(eqx.filter_grad(lambda f: loss(f, adjoint)))(field)  # noqa: B023
-            slope = sum((g * d).sum() for g, d in zip(*map(jax.tree.leaves, (gradient, direction))))
-            assert float(slope) == pytest.approx(float(expected), rel=1e-5)
+    got, expected = (jax.jit(jax.grad(each, (0, 1, 2)))(A, T, X) for each in (loss, truth))
+    for one, other in zip(got, expected):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_a_solve_that_fails_is_nan_and_says_so():

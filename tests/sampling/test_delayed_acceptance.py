@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 from flowjax.distributions import StandardNormal, Transformed
 
+from tiltflow.data.errors import InputError
 from tiltflow.models.batch_likelihood import batch_likelihood
 from tiltflow.models.continuous import ContinuousFlow, with_fixed_noise
 from tiltflow.models.integration import Integration
 from tiltflow.sampling.chains import Chains
 from tiltflow.sampling.delayed_acceptance import delayed_acceptance
-from tiltflow.sampling.independent import Proposals, independent_metropolis_hastings
+from tiltflow.sampling.independent import (
+    Proposals,
+    check_proposal_is_deterministic,
+    independent_metropolis_hastings,
+)
 
 CHAINS, STEPS = 8000, 6
 
@@ -142,3 +147,12 @@ def test_what_is_not_finite_is_refused_and_does_not_freeze(bad):
     assert not offer(0.0, 0.0, 0.0, bad, 0.0, 0.0)[1].any()
     assert offer(bad, 0.0, 0.0, 0.0, 0.0, 0.0)[1].all()
     assert offer(0.0, 0.0, bad, 0.0, 0.0, 0.0)[1].all()
+
+
+def test_a_flow_with_fixed_noise_is_refused_as_a_proposal(flow):
+    """It passes for a deterministic one, and draws and densities still disagree."""
+    x = jax.random.normal(jax.random.key(0), (8, 2))
+    check_proposal_is_deterministic(flow, jax.random.key(1), x)
+    noisy = with_fixed_noise(flow, jax.random.key(7), "rademacher")
+    with pytest.raises(InputError, match="with_exact_trace"):
+        check_proposal_is_deterministic(noisy, jax.random.key(1), x)

@@ -89,12 +89,22 @@ def test_the_same_key_gives_the_same_bits_and_another_does_not(start):
 
 
 def test_what_is_not_finite_is_never_kept(start):
+    """One row of four batches is missing a number: every fourth step is skipped, and counted."""
     x = normal_rows(1, 2.0)
     x[0, 0] = np.nan
     held_out = normal_rows(2, 2.0)
     result, reports = fit(start, x, held_out, max_steps=100)
     assert np.isfinite(score(result.flow, held_out))
-    assert len(reports) < 5
+    assert result.skipped == 25
+    assert [report["skipped_steps"] for report in reports] == [5] * 5
+    assert result.held_out_log_likelihood > score(start, held_out) + 1
+
+
+def test_rows_without_any_good_batch_leave_the_start(start):
+    x = np.full((N, 2), np.nan)
+    result, reports = fit(start, x, normal_rows(2, 2.0))
+    assert result.flow is start
+    assert len(reports) == 3
 
 
 def test_a_good_start_is_not_lost_in_the_first_steps(start):
