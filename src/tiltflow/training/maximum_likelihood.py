@@ -133,7 +133,7 @@ def fit_flow(
         taken = np.asarray(figures.pop("taken"))
         skipped += int((~taken).sum())
         if not taken.any():
-            objective.diagnose(eqx.combine(state.parameters, state.running, static), x)
+            objective.diagnose(_join(state.parameters, state.running, static), x)
         score = float(_score(objective, state.average, state.running, static, held_out))
         if on_report:
             report = {
@@ -148,7 +148,7 @@ def fit_flow(
             on_report(report)
         if score > best_score:
             # The state is donated to the next chunk, so what is kept must be a copy.
-            best = eqx.combine(copy_arrays(state.average), copy_arrays(state.running), static)
+            best = _join(copy_arrays(state.average), copy_arrays(state.running), static)
             best_score, best_step, stale = score, step + chunk, 0
         else:
             stale += 1
@@ -160,7 +160,7 @@ def fit_flow(
 @eqx.filter_jit
 def _score(objective: FlowObjective, *parts_and_rows: Any) -> Array:
     *parts, x = parts_and_rows
-    return objective.score(eqx.combine(*parts), x)
+    return objective.score(_join(*parts), x)
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -169,7 +169,7 @@ def _run_chunk(fixed: tuple, state: FitState) -> tuple[FitState, dict[str, Array
     order = jax.random.permutation(key, x.shape[0])
 
     def loss(parameters: PyTree, running: PyTree, i: Array, batch: Float[Array, "b d"]) -> tuple:
-        flow = eqx.combine(parameters, running, static)
+        flow = _join(parameters, running, static)
         value, (flow, figures) = objective.loss(jax.random.fold_in(key, i), flow, batch)
         fixed = trainable(flow)[1]
         running = eqx.filter(fixed, _of_batches(fixed))
@@ -196,6 +196,11 @@ def _run_chunk(fixed: tuple, state: FitState) -> tuple[FitState, dict[str, Array
         return kept._replace(step=count), figures | {"taken": taken}
 
     return jax.lax.scan(step, state, (jnp.arange(len(rates)), rates))
+
+
+def _join(parameters: PyTree, running: PyTree, static: PyTree) -> PyTree:
+    # In this order: where parameters have one None for a whole frozen part, the others have many.
+    return eqx.combine(parameters, eqx.combine(running, static))
 
 
 def _of_batches(tree: PyTree) -> PyTree:
