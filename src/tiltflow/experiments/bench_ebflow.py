@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from tiltflow.models.energy_flow_architectures import fully_connected_energy_flow
-from tiltflow.models.flows import trainable
 from tiltflow.report.table import format_table
 from tiltflow.training.denoising_score_matching import DenoisingScoreMatching
 from tiltflow.training.finite_difference_score_matching import FiniteDifferenceScoreMatching
@@ -25,7 +24,12 @@ from tiltflow.training.flow_losses import (
     SampledMaximumLikelihood,
     ScoreMatching,
 )
-from tiltflow.training.maximum_likelihood import initial_state, run_chunk
+from tiltflow.training.maximum_likelihood import (
+    Minimise,
+    initial_state,
+    parts_of,
+    run_chunk,
+)
 from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 
 LOSSES: dict[str, FlowLoss] = {
@@ -66,15 +70,16 @@ def measure(
     seconds: dict[str, list[float]] = {name: [] for name in losses}
     runs = {}
     for name in losses:
-        parameters, static = trainable(flow)
+        parameters, running, static = parts_of(flow)
         rates = jnp.asarray(np.full(chunk, 1e-4, x.dtype))
         decay = jnp.zeros((), x.dtype)
-        fixed = (static, x, batch, rates, decay, LOSSES[name], 0.99, jax.random.key(2))
-        state = initial_state(parameters)
+        objective = Minimise(LOSSES[name])
+        fixed = (objective, static, x, batch, rates, decay, 0.99, jax.random.key(2))
+        state = initial_state(parameters, running)
         runs[name] = (fixed, run_chunk.lower(fixed, state).compile())  # pyright: ignore[reportFunctionMemberAccess]
     for _ in range(repeats + 1):
         for name, (fixed, compiled) in runs.items():
-            state = jax.block_until_ready(initial_state(trainable(flow)[0]))
+            state = jax.block_until_ready(initial_state(*parts_of(flow)[:2]))
             started = time.perf_counter()
             jax.block_until_ready(compiled(fixed, state))
             seconds[name].append(time.perf_counter() - started)

@@ -15,6 +15,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
+from tiltflow.models.continuous import continuous_flows
 from tiltflow.sampling.chains import Chains
 
 
@@ -81,11 +82,18 @@ def check_proposal_is_deterministic(
 ) -> None:
     """Refuse a flow whose log-density is noisy, say by a Hutchinson trace: `InputError`.
 
-    Noise in log q is noise in the acceptance ratio, and the chains then leave the target. The
+    Noise in log q is noise in the acceptance ratio, and the chains then leave the target. So they
+    do where a continuous flow holds fixed noise: its log-density is a function of the point, but
+    not the density of the draws; the exact trace is, or see `delayed_acceptance.py`. The
     log-density is evaluated twice at `positions`, and at n fresh draws once with the draw and once
     without. The median difference is judged, since a few points far out may lose digits in the
     flow's inverse. Not to be compiled: noise from outside JAX would be frozen.
     """
+    if any(each.probes is not None for each in continuous_flows(flow)):
+        raise InputError(
+            "flow: a continuous flow holds noise for its trace, so that its log-density is not "
+            "that of its draws; give with_exact_trace(flow)"
+        )
     points, with_draw = flow.sample_and_log_prob(key, (len(positions),))
     pairs = (
         (flow.log_prob(positions), flow.log_prob(positions)),

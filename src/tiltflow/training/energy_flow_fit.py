@@ -23,7 +23,7 @@ from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible, normalise_activations
 from tiltflow.training.flow_losses import FlowLoss
-from tiltflow.training.maximum_likelihood import LIKELIHOOD, fit_flow
+from tiltflow.training.maximum_likelihood import LIKELIHOOD, Minimise, fit_flow
 
 AVERAGING = 0.999
 ROWS_TO_NORMALISE = 4096
@@ -49,7 +49,7 @@ def fit_energy_flow(
     held_out: Float[np.ndarray, "m d"],
     *,
     preprocessing: AbstractBijection,
-    loss: FlowLoss = LIKELIHOOD,
+    loss: FlowLoss = LIKELIHOOD.of,
     learning_rate: float = 1e-3,
     batch_size: int = 128,
     max_steps: int = 10_000,
@@ -85,7 +85,7 @@ def fit_energy_flow(
         max_steps=max_steps,
         chunk=chunk,
         patience=patience,
-        loss=loss,
+        objective=Minimise(loss),
         averaging=averaging,
         on_report=report,
     )

@@ -3,13 +3,16 @@ of a flow as base. Other losses (`flow_losses.py`) are stopped by the likelihood
 
 Steps run in compiled chunks; between chunks the held-out likelihood of the parameters' moving
 average decides which state is kept. (Judged on the last step's parameters, a flow that starts on
-a good mixture looks worse than its start for thousands of steps, and was stopped too soon.) A step
-whose gradient is not finite is skipped and counted.
+a good mixture looks worse than its start for thousands of steps, and was stopped too soon.)
+
+What is minimised and how it is judged is the objective's: that of continuous flows is in
+`continuous_fit.py`. A step whose loss or gradient is not finite is skipped and counted.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -19,18 +22,61 @@ import optax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from tiltflow.models.batch_norm import RunningStatistics
 from tiltflow.models.flows import trainable
+from tiltflow.models.vector_fields import ConcatSquashField, MLPField
 from tiltflow.training.flow_losses import FlowLoss, MaximumLikelihood
 from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average, relative_rates
 
 AVERAGING = 0.99
-LIKELIHOOD = MaximumLikelihood()
+
+
+@runtime_checkable
+class FlowObjective(Protocol):
+    """What a fit minimises and how it is judged; a frozen dataclass, since it is static."""
+
+    def loss(
+        self, key: PRNGKeyArray, flow: Any, batch: Float[Array, "b d"]
+    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+        """The loss, the flow with new running statistics, and figures for the report."""
+        ...
+
+    def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
+        """The mean log-likelihood of held-out rows, without noise."""
+        ...
+
+    def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
+        """Say by an `InputError` why every step of a chunk was skipped, if that can be said."""
+        ...
+
+
+@dataclass(frozen=True)
+class Minimise:
+    """A loss of the flow alone (`flow_losses.py`); held-out rows by the flow's own likelihood."""
+
+    of: FlowLoss
+
+    def loss(
+        self, key: PRNGKeyArray, flow: Any, batch: Float[Array, "b d"]
+    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+        """Of a batch; nothing else."""
+        return self.of(key, flow, batch), (flow, {})
+
+    def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
+        """The mean log-probability of held-out rows."""
+        return flow.log_prob(x).mean()
+
+    def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
+        """Nothing to add: the fit stops by its patience."""
+
+
+LIKELIHOOD = Minimise(MaximumLikelihood())
 
 
 class FlowFit(NamedTuple):
     """The flow with the best held-out log-likelihood (mean, nats) and the steps it took.
 
-    `skipped` are steps of the whole run that were not finite.
+    `skipped` is the number of steps that were not taken, in the whole run.
     """
 
     flow: AbstractDistribution
@@ -40,10 +86,11 @@ class FlowFit(NamedTuple):
 
 
 class FitState(NamedTuple):
-    """Everything a step changes."""
+    """Everything a step changes; `running` are statistics that no gradient changes."""
 
     parameters: PyTree
     average: PyTree
+    running: PyTree
     optimiser: PyTree
     step: Int[Array, ""]
 
@@ -60,7 +107,7 @@ def fit_flow(
     chunk: int = 100,
     patience: int = 10,
     weight_decay: float = 0.0,
-    loss: FlowLoss = LIKELIHOOD,
+    objective: FlowObjective = LIKELIHOOD,
     averaging: float = AVERAGING,
     on_report: Callable[[dict], None] | None = None,
 ) -> FlowFit:
@@ -70,80 +117,89 @@ def fit_flow(
     they go back to no bend, while linear maps stay where they are. `averaging` is the decay of the
     moving average.
     """
-    parameters, static = trainable(flow)
-    state = initial_state(parameters)
+    parameters, running, static = parts_of(flow)
+    state = initial_state(parameters, running)
     batch_size = min(batch_size, x.shape[0])
     decay = jnp.asarray(np.asarray(weight_decay, x.dtype))
-    best, best_score, best_step, stale = flow, -math.inf, 0, 0
-    score = float(_mean_log_prob(parameters, static, held_out))
+    best, best_score, best_step, stale, skipped = flow, -math.inf, 0, 0, 0
+    score = float(_score(objective, parameters, running, static, held_out))
     if math.isfinite(score):
         best_score = score
     for step in range(0, max_steps, chunk):
         rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
-        fixed = (static, x, batch_size, rates, decay, loss, averaging, chunk_key)
-        state = run_chunk(fixed, state)
-        score = float(_mean_log_prob(state.average, static, held_out))
+        fixed = (objective, static, x, batch_size, rates, decay, averaging, chunk_key)
+        state, figures = run_chunk(fixed, state)
+        taken = np.asarray(figures.pop("taken"))
+        skipped += int((~taken).sum())
+        if not taken.any():
+            objective.diagnose(_join(state.parameters, state.running, static), x)
+        score = float(_score(objective, state.average, state.running, static, held_out))
         if on_report:
-            on_report(
-                {
-                    "step": step + chunk,
-                    "total_steps": max_steps,
-                    "held_out_log_likelihood": score,
-                    "skipped": _skipped(state),
-                }
-            )
+            report = {
+                "step": step + chunk,
+                "total_steps": max_steps,
+                "held_out_log_likelihood": score,
+            }
+            if not taken.all():
+                report["skipped_steps"] = int((~taken).sum())
+            if taken.any():
+                report |= {name: float(np.mean(each[taken])) for name, each in figures.items()}
+            on_report(report)
         if score > best_score:
             # The state is donated to the next chunk, so what is kept must be a copy.
-            best = eqx.combine(copy_arrays(state.average), static)
+            best = _join(copy_arrays(state.average), copy_arrays(state.running), static)
             best_score, best_step, stale = score, step + chunk, 0
         else:
             stale += 1
             if stale >= patience or not math.isfinite(score):
                 break
-    return FlowFit(best, best_score, best_step, _skipped(state))
+    return FlowFit(best, best_score, best_step, skipped)
 
 
-def initial_state(parameters: PyTree) -> FitState:
+def parts_of(flow: AbstractDistribution) -> tuple[PyTree, PyTree, PyTree]:
+    """What gradients change, the running statistics that batches change, and all else."""
+    parameters, fixed = trainable(flow)
+    return parameters, *eqx.partition(fixed, _of_batches(fixed))
+
+
+def initial_state(parameters: PyTree, running: PyTree) -> FitState:
     """The state before the first step, all copies: a chunk is given its state to overwrite."""
     return FitState(
         copy_arrays(parameters),
         copy_arrays(parameters),
-        _optimiser().init(parameters),
+        copy_arrays(running),
+        flow_optimiser().init(parameters),
         jnp.asarray(0),
     )
 
 
-def _optimiser() -> optax.GradientTransformation:
-    # It never gives in, however many steps in a row are not finite.
-    return optax.apply_if_finite(flow_optimiser(), max_consecutive_errors=np.iinfo(np.int32).max)
-
-
-def _skipped(state: FitState) -> int:
-    return int(state.optimiser.total_notfinite)
-
-
 @eqx.filter_jit
-def _mean_log_prob(parameters: PyTree, static: PyTree, x: Float[Array, "n d"]) -> Array:
-    return eqx.combine(parameters, static).log_prob(x).mean()
+def _score(objective: FlowObjective, *parts_and_rows: Any) -> Array:
+    *parts, x = parts_and_rows
+    return objective.score(_join(*parts), x)
 
 
 @eqx.filter_jit(donate="all-except-first")
-def run_chunk(fixed: tuple, state: FitState) -> FitState:
+def run_chunk(fixed: tuple, state: FitState) -> tuple[FitState, dict[str, Array]]:
     """One step for each rate; `fixed` is what a chunk reads and does not change, as below."""
-    static, x, batch_size, rates, weight_decay, loss, averaging, key = fixed
+    objective, static, x, batch_size, rates, weight_decay, averaging, key = fixed
     order = jax.random.permutation(key, x.shape[0])
 
-    def step(state: FitState, inputs: tuple[Array, Array]) -> tuple[FitState, None]:
+    def loss(parameters: PyTree, running: PyTree, i: Array, batch: Float[Array, "b d"]) -> tuple:
+        flow = _join(parameters, running, static)
+        value, (flow, figures) = objective.loss(jax.random.fold_in(key, i), flow, batch)
+        fixed = trainable(flow)[1]
+        running = eqx.filter(fixed, _of_batches(fixed))
+        return value, (running, figures)
+
+    def step(state: FitState, inputs: tuple[Array, Array]) -> tuple[FitState, dict[str, Array]]:
         i, rate = inputs
         rows = order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]
-
-        def on_batch(parameters: PyTree) -> Array:
-            flow = eqx.combine(parameters, static)
-            return loss(jax.random.fold_in(key, i), flow, x[rows])
-
-        gradient = jax.grad(on_batch)(state.parameters)
-        updates, optimiser = _optimiser().update(gradient, state.optimiser, state.parameters)
+        (value, (running, figures)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.parameters, state.running, i, x[rows]
+        )
+        updates, optimiser = flow_optimiser().update(gradient, state.optimiser, state.parameters)
         parameters = jax.tree.map(
             lambda p, u, w: p - rate * (u + weight_decay * w),
             state.parameters,
@@ -152,17 +208,33 @@ def run_chunk(fixed: tuple, state: FitState) -> FitState:
         )
         count = state.step + 1
         average = moving_average(state.average, parameters, count, averaging)
-        return FitState(parameters, average, optimiser, count), None
+        taken = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+        new = FitState(parameters, average, running, optimiser, count)
+        kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), new, state)
+        return kept._replace(step=count), figures | {"taken": taken}
 
-    state, _ = jax.lax.scan(step, state, (jnp.arange(len(rates)), rates))
-    return state
+    return jax.lax.scan(step, state, (jnp.arange(len(rates)), rates))
+
+
+def _join(parameters: PyTree, running: PyTree, static: PyTree) -> PyTree:
+    # In this order: where parameters have one None for a whole frozen part, the others have many.
+    return eqx.combine(parameters, eqx.combine(running, static))
+
+
+def _of_batches(tree: PyTree) -> PyTree:
+    """What changes with the batches, not by gradients: the filter of running statistics."""
+
+    def is_running(node: PyTree) -> bool:
+        return isinstance(node, RunningStatistics)
+
+    return jax.tree.map(is_running, tree, is_leaf=is_running)
 
 
 def _of_networks(parameters: PyTree) -> PyTree:
     """The parameters of networks, and zeros in place of all others."""
 
     def is_network(node: PyTree) -> bool:
-        return isinstance(node, eqx.nn.MLP)
+        return isinstance(node, (eqx.nn.MLP, ConcatSquashField, MLPField))
 
     def keep(node: PyTree) -> PyTree:
         return node if is_network(node) else jax.tree.map(jnp.zeros_like, node)
