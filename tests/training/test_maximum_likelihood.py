@@ -51,6 +51,7 @@ def score(flow, x):
 
 def test_it_comes_near_the_true_likelihood(start):
     x, held_out = normal_rows(1, 2.0), normal_rows(2, 2.0)
+    before = score(start, held_out)
     result, _ = fit(start, x, held_out)
     truth = -0.5 * ((held_out - 2) ** 2).sum(1).mean() - np.log(2 * np.pi)
     assert before < truth - 1
