@@ -6,7 +6,7 @@
 the flow. The weights w of the draws also estimate log Z, so they are returned.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
-from tiltflow.models.continuous import continuous_flows
 from tiltflow.sampling.chains import Chains
 
 
@@ -77,6 +76,16 @@ def acceptance_weights(
     return (1 - accepted.mean(axis=1)) / n, accepted.mean(axis=0) / n
 
 
+@runtime_checkable
+class EstimatedTrace(Protocol):
+    """A bijection whose trace is estimated with `probes`, and exact where these are None.
+
+    By what it has, not by its class: diffrax, which continuous flows need, takes time to import.
+    """
+
+    probes: Any
+
+
 def check_proposal_is_deterministic(
     flow: AbstractDistribution, key: PRNGKeyArray, positions: Float[Array, "n d"]
 ) -> None:
@@ -89,7 +98,8 @@ def check_proposal_is_deterministic(
     without. The median difference is judged, since a few points far out may lose digits in the
     flow's inverse. Not to be compiled: noise from outside JAX would be frozen.
     """
-    if any(each.probes is not None for each in continuous_flows(flow)):
+    nodes = jax.tree.leaves(flow, is_leaf=lambda node: isinstance(node, EstimatedTrace))
+    if any(isinstance(node, EstimatedTrace) and node.probes is not None for node in nodes):
         raise InputError(
             "flow: a continuous flow holds noise for its trace, so that its log-density is not "
             "that of its draws; give with_exact_trace(flow)"
