@@ -46,6 +46,9 @@ from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 REFERENCE = "balanced"
 """The method whose evaluations and seconds the others are given."""
 
+NEAR = (REFERENCE, "flow_contrastive", "flow", "floor")
+"""Methods so near to the reference that every seed is needed to tell them apart."""
+
 SHARPER = 3.0
 """Times the usual size of the first layer's weights and biases, in the plane.
 

@@ -5,8 +5,8 @@ reference's evaluations of the energy's gradient in a point allows (the referenc
 method). In the row "seconds" it takes as many as its own speed allows in the reference's seconds;
 where both are within a tenth of each other there is one run for both.
 
-A method's first setting is run for every seed; its further settings, and the rows of equal seconds,
-for the first few.
+A method's first setting is run for three seeds, and for every seed where it is so near to the
+reference that the more are needed; further settings, and the rows of equal seconds, for the first.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,15 @@ from typing import Any
 
 import tiltflow
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
-from tiltflow.experiments.contenders import Contender, first_settings
+from tiltflow.experiments.contenders import NEAR, Contender, first_settings
 from tiltflow.experiments.density_images import keep_image
 from tiltflow.experiments.trial import Case, Watch, prepare, run_trial
 from tiltflow.training.loop import Schedule
 
 EVALUATIONS, SECONDS = "evaluations", "seconds"
 NEARLY = 0.1
+SEEDS_OF_ALL = 3
+"""Most rivals' errors are ten to a thousand times the reference's: few seeds tell them apart."""
 GUESSED_START = 30.0
 GUESSED_EVALUATION = 2e-6
 """Seconds of one gradient of the network in a point, on two cores."""
@@ -64,23 +66,24 @@ def contest_cells(
     seed: int,
     out: Path,
     equal_seconds: bool = True,
-    few: int = 2,
     watch: Watch | None = None,
 ) -> list[Cell]:
-    """All cells of a case; further settings and equal seconds in the first `few` seeds.
+    """All cells of a case, seed by seed.
 
     In the plane the first seed's learned densities are kept in `out` as images, with the chains
     (`read_image`). Without the reference among those entered there are no rows of equal seconds;
     and none of other settings than the shared one.
     """
     first = first_settings(tuple(entered))
+    near = tuple(each for each in first if each.name in NEAR)
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
     evaluations = case.schedule.steps * evaluations_of(reference, case.schedule, rows)
     cells = []
     for run_seed in range(seed, seed + seeds):
-        whole = run_seed < seed + few
-        for contender in entered if whole else first:
+        whole = run_seed == seed
+        some = first if run_seed < seed + SEEDS_OF_ALL else near
+        for contender in entered if whole else some:
             steps = equal_steps(contender, case.schedule, evaluations, rows)
             schedule = replace(case.schedule, steps=steps)
             settings = (tiltflow.__version__, case, contender, schedule)

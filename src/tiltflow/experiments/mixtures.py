@@ -103,7 +103,6 @@ def reproduce_mixtures(
             seed=seed,
             out=out,
             equal_seconds=not quick,
-            few=1,
         )
         if not quick and (methods is None or "balanced" in methods):
             for base in bases(kind, dimension):
