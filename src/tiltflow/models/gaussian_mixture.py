@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flowjax.distributions import AbstractDistribution
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.linalg import solve_triangular
 
 from tiltflow.data.folds import simplest_within_error, validation_splits
@@ -72,10 +72,14 @@ class GaussianMixture(AbstractDistribution):
 
     def _sample(self, key, condition=None):
         component_key, noise_key = jax.random.split(key)
+        return self.sample_at(jax.random.uniform(component_key), noise_key)
+
+    def sample_at(self, uniform: Float[Array, ""], key: PRNGKeyArray) -> Float[Array, " d"]:
+        """A draw of the component where the weights' running sum passes `uniform`."""
         # One uniform and a comparison: `categorical` would draw k Gumbel variates for each draw.
         cumulative = jnp.cumsum(jax.nn.softmax(self.log_weights))
-        component = jnp.sum(jax.random.uniform(component_key) >= cumulative[:-1])
-        noise = jax.random.normal(noise_key, self.shape)
+        component = jnp.sum(uniform >= cumulative[:-1])
+        noise = jax.random.normal(key, self.shape)
         # All components at once: a matrix product is cheaper than gathering a factor per draw.
         return (self.means + self.scale_trils @ noise)[component]
 

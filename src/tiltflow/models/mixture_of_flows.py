@@ -118,12 +118,16 @@ class MixtureOfFlows(AbstractDistribution):
         return logsumexp(mixture.log_norms + log_gains + log_det - 0.5 * (z * z).sum(axis=1))
 
     def _sample(self, key, condition=None):
-        mixture = self.mixture
         component_key, noise_key = jax.random.split(key)
+        return self.sample_at(jax.random.uniform(component_key), noise_key)
+
+    def sample_at(self, uniform: Float[Array, ""], key: PRNGKeyArray) -> Float[Array, " d"]:
+        """A draw of the component where the weights' running sum passes `uniform`."""
+        mixture = self.mixture
         cumulative = jnp.cumsum(jax.nn.softmax(mixture.log_weights + self.log_gains))
-        component = jnp.sum(jax.random.uniform(component_key) >= cumulative[:-1])
+        component = jnp.sum(uniform >= cumulative[:-1])
         # All components at once, as in `GaussianMixture`: gathering matrices is dearer.
-        z = jnp.broadcast_to(jax.random.normal(noise_key, self.shape), mixture.means.shape)
+        z = jnp.broadcast_to(jax.random.normal(key, self.shape), mixture.means.shape)
         for layer in reversed(self.layers):
             z = eqx.filter_vmap(BendingLayer.inverse)(layer, z)
         return mixture.means[component] + (mixture.scale_trils @ z[:, :, None])[component, :, 0]

@@ -23,6 +23,20 @@ DRAWS_AT_ONCE = 8192
 BLOCK = 16
 
 
+Draw = Callable[
+    [PRNGKeyArray, AbstractDistribution, int],
+    tuple[Float[Array, "draws d"], Float[Array, " draws"]],
+]
+"""How many points of a density are drawn, with its log-density there."""
+
+
+def independent_draws(
+    key: PRNGKeyArray, density: AbstractDistribution, draws: int
+) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
+    """Each on its own; `systematic.py` has another way."""
+    return density.sample_and_log_prob(key, (draws,))
+
+
 class Sweeps(NamedTuple):
     """Sweeps in blocks of `block`: where they start, and how to run one block from there on.
 
@@ -76,7 +90,7 @@ def importance_start(
 ) -> Float[Array, "chains d"]:
     """Where chains may start: `pool` draws of the flow, resampled by their importance weights."""
     draw_key, choice_key = jax.random.split(key)
-    points, log_weights = _weigh(draw_key, log_density, flow, pool)
+    points, log_weights = _weigh(draw_key, log_density, flow, pool, independent_draws)
     log_weights = jnp.where(jnp.isfinite(log_weights), log_weights, -jnp.inf)
     # Not `categorical`, which would draw a number for every pair of a chain and a pool row.
     rows = jax.random.choice(choice_key, pool, (chains,), p=jax.nn.softmax(log_weights))
@@ -89,15 +103,16 @@ def weigh_draws(
     flow: AbstractDistribution,
     draws: int,
     path: AnnealedPath | None = None,
+    draw: Draw = independent_draws,
 ) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
     """Fresh draws of the flow, or the ends of paths from them, and their log-weights.
 
-    `DRAWS_AT_ONCE` at most at a time: one compilation serves every number that is no smaller.
+    `draw` is how they are drawn where there is no path. `DRAWS_AT_ONCE` at most at a time: one compilation serves every number that is no smaller.
     """
     at_once = min(draws, DRAWS_AT_ONCE)
     keys = (jax.random.fold_in(key, part) for part in range(-(-draws // at_once)))
     parts = [
-        weigh_some(each, log_density, flow, at_once)
+        weigh_some(each, log_density, flow, at_once, draw)
         if path is None
         else weigh_paths(each, log_density, flow, at_once, path)
         for each in keys
@@ -108,16 +123,20 @@ def weigh_draws(
 
 @quick_jit(1)
 def weigh_some(
-    key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, draws: int
+    key: PRNGKeyArray,
+    log_density: LogDensity,
+    flow: AbstractDistribution,
+    draws: int,
+    draw: Draw = independent_draws,
 ) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
     """`draws` of the flow and their log-weights, all at once."""
-    return _weigh(key, log_density, flow, draws)
+    return _weigh(key, log_density, flow, draws, draw)
 
 
 def _weigh(
-    key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, draws: int
+    key: PRNGKeyArray, log_density: LogDensity, flow: AbstractDistribution, draws: int, draw: Draw
 ) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
-    y, log_prob = flow.sample_and_log_prob(key, (draws,))
+    y, log_prob = draw(key, flow, draws)
     return y, jax.vmap(log_density)(y) - log_prob
 
 

@@ -6,10 +6,11 @@ concave in w, with
     gradient  = E_model[phi] - mean_data[phi],      Hessian = -Cov_model[phi]
 
 (Wainwright and Jordan 2008, section 3). The data mean is taken over all rows at once and the model
-mean over many weighted draws of the flow, so that the noise of chains and batches, a per cent in
-the weight of a mode, falls out. Newton's steps are damped; held-out rows choose the damping. The
-most damped steps change little but what varies most, such as weights of modes, of which a few rows
-cannot see the good that they see the harm of: these are taken unless held-out rows clearly object.
+mean over many weighted draws of the flow, its modes by number (`systematic.py`), so that the noise
+of chains and batches, a per cent in the weight of a mode, falls out. Newton's steps are damped;
+held-out rows choose the damping. The most damped steps change little but what varies most, such as
+weights of modes, of which a few rows cannot see the good that they see the harm of: these are taken
+unless held-out rows clearly object.
 
 Weights that are solved for can be large, and then a network rises as steeply far outside of the
 data as the base falls: an energy of four zones put all of its mass 13 deviations away, where no
@@ -32,6 +33,7 @@ from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.recording import weigh_draws
+from tiltflow.sampling.systematic import systematic_draws
 
 DAMPINGS = (1.0, 0.1, 0.01, 0.001)
 """Relative to the mean eigenvalue of the features' covariance."""
@@ -77,7 +79,7 @@ def polish(
     far = _far(x.shape[1])
     proposal = DefensiveMixture(flow, far, FAR_SHARE)
     compared_on = DefensiveMixture(flow, far, FAR_SHARE_COMPARED)
-    weighed = weigh_draws(solve_key, model.log_density, proposal, draws)
+    weighed = weigh_draws(solve_key, model.log_density, proposal, draws, draw=systematic_draws)
     means = _mean_features(model.energy, x), _mean_features(model.energy, held_out)
 
     def gain_over(energy: MLPEnergy, other: MLPEnergy) -> tuple[float, float, bool]:
