@@ -8,22 +8,16 @@ import contextlib
 import json
 import math
 import os
-import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import tyro
 
 from tiltflow.data.errors import InputError
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-Column = TypeVar("Column")
 
 Quiet = Annotated[
     bool,
@@ -113,9 +107,10 @@ class Fit:
         import polars as pl
 
         from tiltflow.estimator import BalancedEBM
+        from tiltflow.report.progress import Progress
 
         estimator = BalancedEBM(**asdict(self.model), random_state=self.seed)
-        with contextlib.closing(_Reports(self.out, self.quiet)) as reports:
+        with contextlib.closing(Progress(self.out, self.quiet)) as reports:
             estimator.fit(pl.DataFrame(values, schema=table.columns), on_report=reports)
         estimator.save(self.out)
         estimator.report(self.out / "report.html")
@@ -167,6 +162,7 @@ class Score:
         import numpy as np
 
         from tiltflow.data.checks import check_cells
+        from tiltflow.data.matching import match_columns
         from tiltflow.data.tables import as_matrix, check_writable, read_columns, write_table
 
         check_writable(self.out)
@@ -177,7 +173,7 @@ class Score:
 
         estimator = load(self.run_folder)
         names = [str(name) for name in estimator.feature_names_in_]
-        features, note = _match_columns(columns, names, self.data)
+        features, note = match_columns(columns, names, self.data)
         if note and not self.quiet:
             print(f"tiltflow: {self.data}: {note}", file=sys.stderr)
         points = check_cells(as_matrix(features, self.data), names, str(self.data))
@@ -359,83 +355,6 @@ def _check_new_folder(out: Path) -> None:
     above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"{out}: no folder can be made in '{above}'; choose another place")
-
-
-class _Reports:
-    """Takes the reports of a fit: a line each in metrics.jsonl, and the progress bar.
-
-    Folder, file and bar appear with the first report, so that input which the estimator refuses
-    leaves nothing behind.
-    """
-
-    def __init__(self, out: Path, quiet: bool):
-        self.out, self.quiet = out, quiet
-        self.file = None
-        self.bar: tqdm | None = None
-        self.stage = ""
-
-    def __call__(self, report: Mapping[str, Any]) -> None:
-        if self.file is None:
-            self.out.mkdir(parents=True, exist_ok=True)
-            self.file = (self.out / "metrics.jsonl").open("w", encoding="utf-8")
-        line = {key: _finite_or_none(value) for key, value in report.items()}
-        self.file.write(json.dumps(line, allow_nan=False) + "\n")
-        self.file.flush()
-        if not self.quiet:
-            self._show(report)
-
-    def _show(self, report: Mapping[str, Any]) -> None:
-        if self.bar is None:
-            from tqdm import tqdm
-
-            self.bar = tqdm(leave=False, dynamic_ncols=True, file=sys.stderr)
-        if report.get("stage", self.stage) != self.stage:
-            self.stage = report["stage"]
-            self.bar.reset()
-        self.bar.total = report.get("total_steps")
-        self.bar.n = report.get("step", self.bar.n)
-        self.bar.set_description(self.stage, refresh=False)
-        shown = {
-            "held-out": "held_out_log_likelihood",
-            "local": "local_acceptance_rate",
-            "global": "global_acceptance_rate",
-        }
-        postfix = {short: f"{report[key]:.3f}" for short, key in shown.items() if key in report}
-        self.bar.set_postfix(postfix)
-
-    def close(self) -> None:
-        """End the bar and the file."""
-        if self.bar is not None:
-            self.bar.close()
-        if self.file is not None:
-            self.file.close()
-
-
-def _finite_or_none(value: Any) -> Any:
-    """JSON knows no NaN and no infinity."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _match_columns(
-    columns: Mapping[str, Column], names: Sequence[str], source: Path
-) -> tuple[dict[str, Column], str]:
-    """The columns called `names`, and a note on what was not taken by name.
-
-    Where the table or the model has no names (x0, x1, ...), equally many are matched by place.
-    """
-    missing = [name for name in names if name not in columns]
-    if not missing:
-        ignored = [name for name in columns if name not in names]
-        note = f"ignored columns that the model does not know: {', '.join(ignored)}"
-        return {name: columns[name] for name in names}, note if ignored else ""
-    unnamed = any(all(re.fullmatch(r"x\d+", n) for n in known) for known in (names, columns))
-    if unnamed and len(columns) == len(names):
-        note = f"columns {', '.join(columns)} taken in that order for {', '.join(names)}"
-        return dict(zip(names, columns.values())), note
-    raise InputError(
-        f"{source}: column '{missing[0]}' is missing; the model was fitted on "
-        f"{', '.join(names)}: add the column, or rename one"
-    )
 
 
 def _print_summary(estimator: Any, rows: int, columns: Sequence[str], out: Path) -> None:

@@ -15,12 +15,10 @@ Where log q is as cheap as s, independent moves by it are simpler and accept mor
 most proposals are refused at the first stage and log q is dear.
 """
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from tiltflow.sampling.chains import Chains
-from tiltflow.sampling.independent import Proposals
+from tiltflow.sampling.independent import Proposals, log_acceptance, move
 
 
 def delayed_acceptance(
@@ -38,21 +36,8 @@ def delayed_acceptance(
     which of them moved, and the mean acceptance rate, a b. What is not finite is treated as by
     `independent_metropolis_hastings`.
     """
-    first = _log_acceptance(
+    first = log_acceptance(
         chains.log_density - estimate, proposals.chains.log_density - proposed_estimate
     )
-    second = _log_acceptance(estimate - log_prob, proposed_estimate - proposals.log_prob)
-    probability = jnp.exp(first + second)
-    accepted = jax.random.uniform(key, probability.shape) < probability
-    moved = jax.tree.map(
-        lambda new, old: jnp.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-        proposals.chains,
-        chains,
-    )
-    return moved, accepted, probability.mean()
-
-
-def _log_acceptance(current: Float[Array, " n"], proposed: Float[Array, " n"]) -> Array:
-    current = jnp.where(jnp.isfinite(current), current, -jnp.inf)
-    ratio = jnp.where(jnp.isfinite(proposed), proposed - current, -jnp.inf)
-    return jnp.minimum(ratio, 0.0)
+    second = log_acceptance(estimate - log_prob, proposed_estimate - proposals.log_prob)
+    return move(key, chains, proposals.chains, first + second)

@@ -44,14 +44,27 @@ def independent_metropolis_hastings(
     finite one, so that it cannot freeze.
     """
     current = chains.log_density - proposal_log_prob
+    return move(key, chains, proposals.chains, log_acceptance(current, proposals.log_weights))
+
+
+def log_acceptance(current: Float[Array, " n"], proposed: Float[Array, " n"]) -> Float[Array, " n"]:
+    """Log of min(1, w' / w) from the log w of chains and of their proposals.
+
+    A proposal whose log w is not finite is refused, and a chain whose own is not goes to any other.
+    """
     current = jnp.where(jnp.isfinite(current), current, -jnp.inf)
-    log_weights = proposals.log_weights
-    log_ratio = jnp.where(jnp.isfinite(log_weights), log_weights - current, -jnp.inf)
-    probability = jnp.exp(jnp.minimum(log_ratio, 0.0))
+    return jnp.minimum(jnp.where(jnp.isfinite(proposed), proposed - current, -jnp.inf), 0.0)
+
+
+def move(
+    key: PRNGKeyArray, chains: Chains, proposed: Chains, log_probability: Float[Array, " n"]
+) -> tuple[Chains, Bool[Array, " n"], Float[Array, ""]]:
+    """Each chain to its proposal with its probability; which moved, and the mean probability."""
+    probability = jnp.exp(log_probability)
     accepted = jax.random.uniform(key, probability.shape) < probability
     moved = jax.tree.map(
         lambda new, old: jnp.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old),
-        proposals.chains,
+        proposed,
         chains,
     )
     return moved, accepted, probability.mean()

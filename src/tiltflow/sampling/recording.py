@@ -107,7 +107,8 @@ def weigh_draws(
 ) -> tuple[Float[Array, "draws d"], Float[Array, " draws"]]:
     """Fresh draws of the flow, or the ends of paths from them, and their log-weights.
 
-    `draw` is how they are drawn where there is no path. `DRAWS_AT_ONCE` at most at a time: one compilation serves every number that is no smaller.
+    `draw` is how they are drawn where there is no path. `DRAWS_AT_ONCE` at most at a time: one
+    compilation serves every number that is no smaller.
     """
     at_once = min(draws, DRAWS_AT_ONCE)
     keys = (jax.random.fold_in(key, part) for part in range(-(-draws // at_once)))
