@@ -10,7 +10,6 @@ trains it, on each kind of base. On four and on forty modes the
 base "mixture" is handed the answer: its line is no competitor.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ import tiltflow
 from tiltflow.data.mixtures import four_modes, warped_modes
 from tiltflow.data.published_mixtures import forty_modes
 from tiltflow.experiments.cells import Cell, Line, run_cells
+from tiltflow.experiments.clock import clock
 from tiltflow.experiments.contenders import Shared, choose, contenders
 from tiltflow.experiments.contest import EVALUATIONS, contest_cells
 from tiltflow.experiments.contest_table import summary
@@ -140,7 +140,7 @@ def fit_on(problem: Problem, base: str, cell: Cell) -> dict[str, Any]:
     of training, where the flow runs after an energy that still moves.
     """
     seed = cell.seed
-    started = time.perf_counter()
+    started = clock()
     start = choose_base(jax.random.key(seed + 1), base, problem.x, problem.held_out, seed=seed)
     source = Balanced(local_steps=default_local_steps(start.kind))
     density = fit_density(
@@ -151,7 +151,7 @@ def fit_on(problem: Problem, base: str, cell: Cell) -> dict[str, Any]:
         source=source,
         schedule=default_schedule(start.kind),
     )
-    seconds = time.perf_counter() - started
+    seconds = clock() - started
     steps = [each for each in density.reports if "global_acceptance_rate" in each]
     judged = judge_model(problem, density.model, seed=seed, flow=density.flow, settings=JUDGING)
     return {
@@ -172,9 +172,9 @@ def mixture_cells(case: Case, *, seeds: int, seed: int) -> list[Cell]:
 
     def run(cell: Cell, lines: Sequence[Line]) -> dict[str, Any]:
         problem = make_problem(case.make_target(), rows=case.rows, seed=cell.seed)
-        started = time.perf_counter()
+        started = clock()
         mixture = best_mixture(problem.x, problem.held_out, seed=cell.seed)
-        seconds = time.perf_counter() - started
+        seconds = clock() - started
         judged = judge_model(problem, TiltedEBM(mixture.density, NoEnergy()), seed=cell.seed)
         return {
             **judged._asdict(),

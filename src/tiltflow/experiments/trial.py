@@ -1,10 +1,9 @@
 """One trial of a contest: a contender is trained on the rows of a case, and judged.
 
-Seconds are all that a user waits for, without the first compilation of the training steps, which
-serves all seeds; those who need the flow that was fitted to the rows pay for it.
+Seconds (`clock.py`) are of all that a user waits for, without the first compilation of the training
+steps, which serves all seeds; those who need the flow that was fitted to the rows pay for it.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Float
 
 from tiltflow.data.targets import Target
+from tiltflow.experiments.clock import clock
 from tiltflow.experiments.contenders import Contender, FlowKind
 from tiltflow.experiments.density_images import LastChains
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model, to_user
@@ -83,7 +83,7 @@ def prepare(case: Case, seed: int) -> Prepared:
 
     @lru_cache
     def flow(kind: FlowKind) -> tuple[AbstractDistribution, float]:
-        started = time.perf_counter()
+        started = clock()
         fitted = gaussian
         if kind == "on a mixture":
             fitted = best_mixture(problem.x, problem.held_out, seed=seed)
@@ -95,7 +95,7 @@ def prepare(case: Case, seed: int) -> Prepared:
             jnp.asarray(problem.held_out),
             max_steps=case.flow_steps,
         )
-        return fit.flow, time.perf_counter() - started
+        return fit.flow, clock() - started
 
     return Prepared(problem, gaussian.fit(all_rows(problem)), flow)
 
@@ -115,13 +115,13 @@ def run_trial(
     """
     problem = prepared.problem
     flow, flow_seconds = prepared.flow(contender.flow) if contender.flow else (None, 0.0)
-    started = time.perf_counter()
+    started = clock()
     chains: list[LastChains] = []
     try:
         model, told, chains = _train(contender, prepared, flow, schedule, seed, watch)
     except TrainingFailed as error:
         model, told = None, {"steps": 0, "evaluations": 0, "stopped": str(error)}
-    waited = time.perf_counter() - started - told.get("compile_seconds", 0.0) + flow_seconds
+    waited = clock() - started - told.get("compile_seconds", 0.0) + flow_seconds
     if model is None:
         judged = broken(problem, told["stopped"])
     else:
@@ -186,8 +186,10 @@ def _train(
         return TiltedEBM(flow, NoEnergy()), {"steps": 0, "evaluations": 0}, []
     chains = deque(maxlen=LAST_REPORTS)
     see = watch(prepared) if watch else None
+    marks = [clock()]
 
     def look(energy: Energy, state: Any) -> dict[str, Any]:
+        marks.append(clock())
         if hasattr(state, "position"):
             chains.append(_chains_of(problem, state))
         return {"watched": see(energy)} if see else {}
@@ -203,13 +205,13 @@ def _train(
     reports = [each for each in trained.reports if "steps_per_second" in each]
     steps = reports[-1]["step"] if reports else 0
     batch_size = min(schedule.batch_size, len(problem.x))
-    chunks = [schedule.chunk / each["steps_per_second"] for each in reports]
+    # Of the chunks and of what each report asks for; the first chunk compiles.
+    chunks = np.diff(marks)
     nan = float("nan")
     told = {
         **judge_chains([each.position for each in chains]),
         "steps": steps,
         "evaluations": steps * contender.method.evaluations(batch_size),
-        # The first chunk compiles.
         "steps_per_second": schedule.chunk / np.median(chunks[1:]) if len(chunks) > 1 else nan,
         "compile_seconds": max(0.0, chunks[0] - np.median(chunks[1:])) if len(chunks) > 1 else 0.0,
         "acceptance_rate": reports[-1].get("global_acceptance_rate", nan) if reports else nan,
