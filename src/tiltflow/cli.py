@@ -30,7 +30,7 @@ Seed = Annotated[
 Run = Annotated[
     tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="Folder that `fit` wrote.")
 ]
-TABLE_KINDS = ".csv .csv.gz .parquet .npy .npz .ndjson .h5"
+TABLE_KINDS = ".csv .csv.gz .parquet .arrow .feather .npy .npz .ndjson .h5"
 Data = Annotated[
     tyro.conf.Positional[Path],
     tyro.conf.arg(metavar="DATA", help=f"Table of numbers, by extension: {TABLE_KINDS}."),

@@ -1,4 +1,4 @@
-"""Tables in and out: CSV, Parquet, NPY, NPZ, NDJSON and HDF5, by the extension of the file."""
+"""Tables in and out: CSV, Parquet, Arrow, NDJSON, NPY, NPZ and HDF5, by the file's extension."""
 
 import contextlib
 import gzip
@@ -15,7 +15,17 @@ from jaxtyping import Float, Shaped
 from tiltflow.data.delimited import is_number, read_csv
 from tiltflow.data.errors import InputError
 
-EXTENSIONS = (".csv", ".csv.gz", ".parquet", ".npy", ".npz", ".ndjson", ".h5")
+EXTENSIONS = (
+    ".csv",
+    ".csv.gz",
+    ".parquet",
+    ".arrow",
+    ".feather",
+    ".npy",
+    ".npz",
+    ".ndjson",
+    ".h5",
+)
 
 
 class Table(NamedTuple):
@@ -165,6 +175,12 @@ def _read_parquet(path: Path, label_column: str | None) -> dict[str, np.ndarray]
         return _frame_columns(pl.read_parquet(path, glob=False), path)
 
 
+def _read_arrow(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
+    with _damage_is_named(path, "Arrow"):
+        # From memory: a mapped file that is cut short later would crash the process.
+        return _frame_columns(pl.read_ipc(path.read_bytes()), path)
+
+
 def _read_ndjson(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
     with _damage_is_named(path, "NDJSON"):
         return _frame_columns(pl.read_ndjson(path.read_bytes(), infer_schema_length=None), path)
@@ -301,6 +317,8 @@ _READERS = {
     ".csv": _read_csv,
     ".csv.gz": _read_csv,
     ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
     ".ndjson": _read_ndjson,
     ".npy": _read_npy,
     ".npz": _read_npz,
@@ -310,6 +328,8 @@ _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
     ".csv": lambda file, columns: pl.DataFrame(columns).write_csv(file),
     ".csv.gz": _write_gzipped_csv,
     ".parquet": lambda file, columns: pl.DataFrame(columns).write_parquet(file),
+    ".arrow": lambda file, columns: pl.DataFrame(columns).write_ipc(file),
+    ".feather": lambda file, columns: pl.DataFrame(columns).write_ipc(file),
     ".ndjson": lambda file, columns: pl.DataFrame(columns).write_ndjson(file),
     ".npy": lambda file, columns: np.save(file, _matrix(columns), allow_pickle=False),
     ".npz": _write_npz,
