@@ -135,7 +135,7 @@ def test_earlier_energies_are_saved(fitted, tmp_path):
     estimator, _ = fitted
     estimator.save(tmp_path)
     again = tiltflow.load(tmp_path)
-    assert len(again._earlier) == len(estimator._earlier) == 1
+    assert len(again._frozen.earlier) == len(estimator._frozen.earlier) == 1
 
 
 def test_where_the_flow_is_refused_chains_climb_the_ladder(fitted, data, tmp_path):
@@ -147,18 +147,19 @@ def test_where_the_flow_is_refused_chains_climb_the_ladder(fitted, data, tmp_pat
     estimator, _ = fitted
     estimator.save(tmp_path)
     again = tiltflow.load(tmp_path)
-    assert not again._climbs
+    assert not again._frozen.climbs
     z, _ = to_model_units(again._bijection, data)
     right = data[:, 0] > 1e4 + 30
     beside = z[~right].mean(0) - 4 * z[~right].std(0)
-    again._flow = GaussianMixture(np.ones(1), beside[None], np.diag(z[~right].var(0))[None] / 4)
+    wrong = GaussianMixture(np.ones(1), beside[None], np.diag(z[~right].var(0))[None] / 4)
+    again._frozen = again._frozen._replace(flow=wrong)
 
     def share():
         return (again.sample(512, key=0)[:, 0] > 1e4 + 30).mean()
 
     assert share() < right.mean() - 0.1
     again._judge()
-    assert again._climbs and again.verdict_.status != "trusted"
+    assert again._frozen.climbs and again.verdict_.status != "trusted"
     assert share() == pytest.approx(right.mean(), abs=0.05)
     (_, weight) = again.mode_weights(lambda x: x[:, 0] > 1e4 + 30).weights
     assert weight == pytest.approx(right.mean(), abs=0.05)
@@ -169,8 +170,9 @@ def test_a_mixture_of_flows_is_saved_with_the_model(fitted, data, tmp_path):
     estimator = tiltflow.load(tmp_path / "first")
     means = np.array([[0.0, 0.0], [1.0, 2.0]])
     mixture = GaussianMixture(np.array([0.7, 0.3]), means, np.stack([np.eye(2)] * 2))
-    estimator._flow = mixture_of_flows_on(jax.random.key(5), mixture)
-    estimator._model = TiltedEBM(estimator._flow, estimator._model.energy)
+    flow = mixture_of_flows_on(jax.random.key(5), mixture)
+    model = TiltedEBM(flow, estimator._frozen.model.energy)
+    estimator._frozen = estimator._frozen._replace(flow=flow, model=model)
     estimator.save(tmp_path / "second")
     again = tiltflow.load(tmp_path / "second")
     np.testing.assert_array_equal(again.score_samples(data), estimator.score_samples(data))

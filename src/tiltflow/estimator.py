@@ -9,7 +9,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -23,22 +23,17 @@ from tiltflow.data.dequantisation import (
     share_of_ties,
 )
 from tiltflow.data.errors import InputError
+from tiltflow.data.matching import match_columns
 from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
-from tiltflow.evaluation.assessment import assess
 from tiltflow.evaluation.basin_weights import basin_weights
-from tiltflow.evaluation.bracket import bracket, judge_closely
+from tiltflow.evaluation.bracket import bracket
 from tiltflow.evaluation.mode_weights import ModeWeights, label_rows, with_intervals
-from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
+from tiltflow.evaluation.witnesses import Witnesses, label_weights
+from tiltflow.frozen import FrozenModel, call_witnesses_of, draw_rows, judge_fit
+from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
-from tiltflow.models.tilted import TiltedEBM
-from tiltflow.sampling.chains import LogDensity
-from tiltflow.sampling.ladder import ladder_sweeps
-from tiltflow.sampling.production import draw_samples
-from tiltflow.sampling.recording import Sweeps, frozen_sweeps, importance_start
-from tiltflow.sampling.sweep import FrozenKernel
-from tiltflow.sampling.tempering import stack_levels
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base
 from tiltflow.training.density import (
@@ -48,14 +43,8 @@ from tiltflow.training.density import (
     default_schedule,
     fit_density,
 )
-from tiltflow.training.global_move import COLLAPSED
 from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing
 
-SAMPLE_SWEEPS = 20
-WITNESS_CHAINS = 512
-WITNESS_SWEEPS = 32
-WITNESS_DRAWS = 65_536
-WITNESS_SEED = 0
 KEPT_ROWS = 2000
 MANY_TIES = 0.2
 
@@ -187,7 +176,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.stopped_ = None if density.stopped is None else str(density.stopped)
         self._kept_rows = X[order[:KEPT_ROWS]]
         self._judge()
-        scores = np.asarray(batched_log_density(self._model, jnp.asarray(x_held_out)))
+        scores = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(x_held_out)))
         scores = scores - self.log_normalizer_ + log_det
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
         self.held_out_log_likelihood_stderr_ = float(
@@ -205,14 +194,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units."""
         check_is_fitted(self)
         values, columns = as_table(X)
-        values = check_cells(values, columns, "X")
-        if values.shape[1] != self.n_features_in_:
-            raise InputError(
-                f"X: has {values.shape[1]} columns, the model was fitted on {self.n_features_in_}: "
-                f"{', '.join(map(str, self.feature_names_in_))}"
-            )
+        values = self._in_order(check_cells(values, columns, "X"), columns)
         z, log_det = to_model_units(self._bijection, values)
-        log_density = np.asarray(batched_log_density(self._model, jnp.asarray(z)))
+        log_density = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(z)))
         return log_density - self.log_normalizer_ + log_det
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -233,9 +217,50 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         draws = []
         for batch in range(-(-n // chains)):
             batch_key = jax.random.fold_in(jax.random.key(seed), batch)
-            draws.append(self._draw(batch_key, chains))
+            draws.append(draw_rows(batch_key, self._frozen, chains))
         z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
         return self._to_rows(z)
+
+    def impute(self, X: Any, key: int | None = None) -> Float[np.ndarray, "n d"]:
+        """Rows with missing cells (nan), (n, d), each cell drawn given the others of its row.
+
+        One draw for each row, so that columns keep their spread and their dependence; for
+        intervals, see `sample_given`. Cells that are there come back as they are. `key` is a seed;
+        None takes `random_state`'s.
+
+        Raises:
+            InputError: text or infinite cells, or other columns than those of the fit.
+        """
+        return self.sample_given(X, 1, key)[:, 0]
+
+    def sample_given(
+        self, X: Any, n: int = 1, key: int | None = None
+    ) -> Float[np.ndarray, "rows n d"]:
+        """Draw n rows of p(missing | given) for every row of X, (rows, d), user's units.
+
+        A row of X gives the cells that are numbers, and asks for those that are missing (nan).
+        The draws are ends of Metropolis-corrected chains; warns where their global moves are so
+        rarely accepted that modes may have the wrong share. Raises as `impute` does.
+        """
+        check_is_fitted(self)
+        if n < 1:
+            raise InputError(f"n: {n} samples asked for; ask for one or more")
+        values, columns = as_table(X)
+        rows = self._in_order(check_cells(values, columns, "X", missing=True), columns)
+        seed = int(check_random_state(self.random_state).randint(2**31)) if key is None else key
+        spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
+        filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
+        refused = (filled.global_acceptance_rate < LEAST_ACCEPTANCE) & np.isnan(rows).any(axis=1)
+        if refused.any():
+            warnings.warn(
+                f"X: row {int(refused.argmax()) + 1} is one of {int(refused.sum())} rows where "
+                "hardly any global move was accepted: what was drawn there may not have the right "
+                "share of every mode (is the row like those of the fit?)",
+                stacklevel=2,
+            )
+        flat = filled.rows.reshape(-1, self.n_features_in_)
+        draws = requantise(flat, self.quanta_, self.origin_).reshape(filled.rows.shape)
+        return np.where(np.isnan(rows)[:, None], draws, rows[:, None])
 
     def mode_weights(
         self, label_fn: Callable[[Float[np.ndarray, "n d"]], Any] | None = None
@@ -252,7 +277,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         draws = np.asarray(witnesses.draws, float)
         log_weights = np.asarray(witnesses.log_weights, float)
         if label_fn is None:
-            found = basin_weights(self._model.log_density, chains, draws, log_weights)
+            found = basin_weights(self._frozen.model.log_density, chains, draws, log_weights)
             return with_intervals(found[0], self._to_rows(found[1]))
         rows = chains.reshape(-1, chains.shape[-1])
         labels, draw_labels = (label_rows(label_fn, self._to_rows(each)) for each in (rows, draws))
@@ -268,8 +293,8 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         position = self._call_witnesses().recording.position[-1]
-        log_density = self._model.log_density
-        return bracket(jax.random.key(key), log_density, self._flow, position, self._kernel())
+        model, flow, kernel = self._frozen.model, self._frozen.flow, self._frozen.kernel
+        return bracket(jax.random.key(key), model.log_density, flow, position, kernel)
 
     def report(self, path: str | Path) -> None:
         """Write the HTML report of the fit to `path`: one file that opens without a network."""
@@ -310,8 +335,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             )
 
     def _set_density(self, density: Density) -> None:
-        self._model, self._flow, self._step_size = density.model, density.flow, density.step_size
-        self._earlier = density.earlier
+        self._frozen = FrozenModel(
+            density.model, density.flow, density.step_size, self.local_steps_, density.earlier
+        )
         self.log_normalizer_ = float(density.log_normalizer.log_z)
         self.log_normalizer_stderr_ = float(density.log_normalizer.stderr)
         self.importance_ess_ = float(density.log_normalizer.ess)
@@ -319,78 +345,34 @@ class BalancedEBM(DensityMixin, BaseEstimator):
     def _to_rows(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
         return requantise(to_user_units(self._bijection, z), self.quanta_, self.origin_)
 
-    def _kernel(self) -> FrozenKernel:
-        return FrozenKernel("mala", self.local_steps_, self._step_size)
-
-    def _levels(self) -> LogDensity:
-        """The log-densities of the model's earlier states and its own, the last one."""
-        energies = (*self._earlier, self._model.energy)
-        return stack_levels([TiltedEBM(self._model.base, it).log_density for it in energies])
-
-    def _sweeps(self, start: Float[Array, "n d"]) -> Sweeps:
-        """Sweeps of the model, or of all levels of the ladder from the same start."""
-        if not self._climbs:
-            return frozen_sweeps(self._model.log_density, self._flow, start, self._kernel())
-        position = jnp.broadcast_to(start, (len(self._earlier) + 1, *start.shape))
-        return ladder_sweeps(self._levels(), self._flow, position, self._kernel())
-
-    def _draw(self, key: PRNGKeyArray, chains: int) -> Float[Array, "chains d"]:
-        log_density, kernel = self._model.log_density, self._kernel()
-        if not self._climbs:
-            return draw_samples(key, log_density, self._flow, kernel, chains, SAMPLE_SWEEPS)
-        start_key, run_key = jax.random.split(key)
-        start = importance_start(start_key, log_density, self._flow, chains, 4 * chains)
-        sweeps = self._sweeps(start)
-        state = sweeps.state
-        for block in range(-(-SAMPLE_SWEEPS // sweeps.block)):
-            state, _ = sweeps.run(jax.random.fold_in(run_key, block), state)
-        return state[-1]
+    def _in_order(self, values: np.ndarray, columns: list[str]) -> np.ndarray:
+        """The columns of the fit, in its order; by place where either has no names."""
+        names = [str(name) for name in self.feature_names_in_]
+        if len(columns) != len(names):
+            raise InputError(
+                f"X: has {len(columns)} columns, the model was fitted on {len(names)}: "
+                f"{', '.join(names)}"
+            )
+        if columns == names:
+            return values
+        places = dict(zip(columns, range(len(columns))))
+        matched, _ = match_columns(places, names, "X")
+        return values[:, list(matched.values())]
 
     def _call_witnesses(self) -> Witnesses:
-        """The same every time, from the model alone; half of the chains start at rows of the data.
+        return call_witnesses_of(self._frozen, self._kept_points())
 
-        A mode that the flow misses has rows in it: those chains then stand against the others.
-        """
-        start_key, run_key = jax.random.split(jax.random.key(WITNESS_SEED))
-        rows, _ = to_model_units(self._bijection, self._kept_rows)
-        half = WITNESS_CHAINS // 2
-        places = jnp.arange(half) % len(rows)
-        log_density = self._model.log_density
-        drawn = importance_start(start_key, log_density, self._flow, half, 4 * half)
-        start = jnp.concatenate([jnp.asarray(rows)[places], drawn])
-        return call_witnesses(
-            run_key,
-            log_density,
-            self._flow,
-            self._sweeps(start),
-            sweeps=WITNESS_SWEEPS,
-            draws=WITNESS_DRAWS,
-        )
+    def _kept_points(self) -> Float[Array, "n d"]:
+        return jnp.asarray(to_model_units(self._bijection, self._kept_rows)[0])
 
     def _judge(self) -> None:
-        """Set the verdict, and log Z by both witnesses where that is the surer one.
-
-        Where the flow's proposals are refused, chains climb a ladder of the model's earlier states.
-        """
-        self._climbs = False
-        witnesses = self._call_witnesses()
-        rate = float(witnesses.recording.global_acceptance_rate.mean())
-        if not rate >= COLLAPSED and self._earlier:
-            self._climbs = True
-            witnesses = self._call_witnesses()
-        assessment = assess(witnesses)
+        """Set the verdict, and log Z by both witnesses where that is the surer one."""
+        self._frozen, assessment, self.verdict_ = judge_fit(
+            self._frozen, self._kept_points(), self.stopped_
+        )
         if float(assessment.log_normalizer.stderr) < self.log_normalizer_stderr_:
             self.log_normalizer_ = float(assessment.log_normalizer.log_z)
             self.log_normalizer_stderr_ = float(assessment.log_normalizer.stderr)
-        self.verdict_ = judge_closely(
-            jax.random.key(WITNESS_SEED),
-            assessment,
-            self._model.log_density,
-            self._flow,
-            witnesses.recording.position[-1],
-            self._kernel(),
-            self.stopped_,
-        )
 
 
 def load(path: str | Path) -> BalancedEBM:

@@ -9,6 +9,7 @@ import paramax
 
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.verdict import read_verdict
+from tiltflow.frozen import FrozenModel
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, tree_arrays
 from tiltflow.models.gaussian_mixture import GaussianMixture, mixture_template
@@ -28,7 +29,8 @@ FIGURES = (
 
 def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The configuration and the arrays of a fitted estimator."""
-    base, flow = estimator._model.base, estimator._flow
+    frozen: FrozenModel = estimator._frozen
+    base, flow = frozen.model.base, frozen.flow
     mixture = isinstance(base, GaussianMixture)
     config = {
         "parameters": {**estimator.get_params(), "random_state": None},
@@ -40,8 +42,8 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "preprocessing": estimator.preprocessing_,
         "local_steps": estimator.local_steps_,
         "best_step": estimator.n_iter_,
-        "earlier_energies": len(estimator._earlier),
-        "ladder": estimator._climbs,
+        "earlier_energies": len(frozen.earlier),
+        "ladder": frozen.climbs,
         "stopped": estimator.stopped_,
         "verdict": estimator.verdict_._asdict(),
         **{name: getattr(estimator, f"{name}_") for name in FIGURES},
@@ -51,14 +53,14 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "quanta": estimator.quanta_,
         "origin": estimator.origin_,
         "rows": estimator._kept_rows,
-        "step_size": np.asarray(estimator._step_size),
+        "step_size": np.asarray(frozen.step_size),
     }
     modules = {
         "preprocessing": estimator._bijection,
         "base": base,
-        "energy": estimator._model.energy,
+        "energy": frozen.model.energy,
         "flow": flow,
-        **{f"earlier_{i}": energy for i, energy in enumerate(estimator._earlier)},
+        **{f"earlier_{i}": energy for i, energy in enumerate(frozen.earlier)},
     }
     for name, tree in modules.items():
         arrays |= tree_arrays(name, tree)
@@ -99,12 +101,12 @@ def restore(
             key=jax.random.key(0),
         )
         earlier = range(int(config["earlier_energies"]))
-        estimator._climbs = bool(config["ladder"])
+        climbs = bool(config["ladder"])
         bijection = steps_template(estimator.preprocessing_, dimension)
         estimator.quanta_ = arrays["quanta"]
         estimator.origin_ = arrays["origin"]
         estimator._kept_rows = arrays["rows"]
-        estimator._step_size = jnp.asarray(arrays["step_size"])
+        step_size = jnp.asarray(arrays["step_size"])
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -114,9 +116,14 @@ def restore(
         return fill_tree(name, tree, arrays, source)
 
     estimator._bijection = fill("preprocessing", bijection)
-    estimator._model = TiltedEBM(fill("base", base), fill("energy", energy))
-    estimator._flow = fill("flow", flow)
-    estimator._earlier = tuple(fill(f"earlier_{i}", energy) for i in earlier)
+    estimator._frozen = FrozenModel(
+        TiltedEBM(fill("base", base), fill("energy", energy)),
+        fill("flow", flow),
+        step_size,
+        estimator.local_steps_,
+        tuple(fill(f"earlier_{i}", energy) for i in earlier),
+        climbs,
+    )
 
 
 def _components(distribution: Any) -> int:

@@ -77,7 +77,8 @@ def test_mass_far_from_all_rows_and_draws_is_found(monkeypatch, steepness):
         (jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([-6.0, 6.0])),
     )
     weights = jnp.tile(jnp.array([-steepness, -0.3]), (len(module.DAMPINGS), 1))
-    monkeypatch.setattr(module, "_solve", lambda *arguments: weights)
+    directions = jnp.ones(len(module.DAMPINGS))
+    monkeypatch.setattr(module, "_solve", lambda *arguments: (weights, directions))
     polished = polish(jax.random.key(2), TiltedEBM(base, energy), base, x, held_out, draws=8192)
     assert (polished.damping is None) == (steepness > 0)
 

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.data.preprocessing import columns_apart, to_model_units, to_user_units
 from tiltflow.training.preprocess import (
     PREPROCESSINGS,
     choose_preprocessing,
@@ -46,3 +46,19 @@ def test_with_few_rows_a_bend_must_win_clearly():
     columns = ["a", "b", "c"]
     chosen, _ = choose_preprocessing("auto", rows[:120], rows[120:], columns, seed=0)
     assert chosen == "standardise"
+
+
+@pytest.mark.parametrize("name", PREPROCESSINGS)
+def test_columns_apart_followed_by_the_matrix_is_the_whole(name):
+    rng = np.random.default_rng(4)
+    X = np.exp(rng.normal(size=(500, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0.3], [0, 0, 1]])) + 1e4
+    bijection = fit_steps(name, X)
+    apart, matrix = columns_apart(bijection, 3)
+    c, _ = to_model_units(apart, X)
+    np.testing.assert_allclose(c @ matrix.T, to_model_units(bijection, X)[0], atol=1e-7)
+    moved = X.copy()
+    moved[:, 1] += 1.0
+    c_moved, _ = to_model_units(apart, moved)
+    np.testing.assert_array_equal(c_moved[:, [0, 2]], c[:, [0, 2]])
+    assert (c_moved[:, 1] != c[:, 1]).all()
+    np.testing.assert_allclose(to_user_units(apart, c), X, rtol=1e-9)

@@ -61,8 +61,12 @@ def check_table(
     return table
 
 
-def check_cells(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.ndarray, "n d"]:
+def check_cells(
+    X: np.ndarray, columns: Sequence[str], source: str, missing: bool = False
+) -> Float[np.ndarray, "n d"]:
     """A table of finite numbers, as float64; any number of rows, for scoring.
+
+    Cells may be `missing` (nan) where that is said.
 
     Raises:
         InputError: not two-dimensional, no columns, a duplicate column name, text, NaN, infinity.
@@ -85,7 +89,7 @@ def check_cells(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.
             "rename all but one"
         )
     table = _as_numbers(X, columns, source)
-    _refuse_non_finite(table, columns, source)
+    _refuse_non_finite(np.where(np.isnan(table), 0.0, table) if missing else table, columns, source)
     return table
 
 

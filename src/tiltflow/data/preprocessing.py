@@ -99,6 +99,26 @@ def to_user_units(
     return _in_float64(_invert_rows, bijection, Z)[0]
 
 
+def columns_apart(
+    bijection: AbstractBijection, dimension: int
+) -> tuple[AbstractBijection, Float[np.ndarray, "d d"]]:
+    """The part that takes each column by itself, c = f(x), and the matrix T of z = T c.
+
+    T is the identity where nothing was whitened; only c tells which coordinates belong to cells
+    that are missing. log|det T| is constant.
+    """
+    steps = bijection.bijections if isinstance(bijection, Chain) else (bijection,)
+    *first, last = steps
+    if not (isinstance(last, Invert) and isinstance(last.bijection, TriangularAffine)):
+        return bijection, np.eye(dimension)
+    loc = np.asarray(last.bijection.loc, float)
+    triangular = np.asarray(last.bijection.triangular, float)
+    scale = np.linalg.norm(triangular, axis=1)
+    alone = _standardisation(loc, scale)
+    apart = Chain([*first, alone]) if first else alone
+    return apart, np.linalg.solve(triangular, np.diag(scale))
+
+
 def _in_float64(
     function: Callable, bijection: AbstractBijection, rows: Float[np.ndarray, "n d"]
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:

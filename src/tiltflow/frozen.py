@@ -1,0 +1,122 @@
+"""A fitted model with its frozen kernels: draws of it, its witnesses, and the judgement by them.
+
+Where the flow's proposals are refused, chains climb a ladder of the model's earlier states.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flowjax.distributions import AbstractDistribution
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from tiltflow.evaluation.assessment import Assessment, assess
+from tiltflow.evaluation.bracket import judge_closely
+from tiltflow.evaluation.verdict import Verdict
+from tiltflow.evaluation.witnesses import Witnesses, call_witnesses
+from tiltflow.models.energies import Energy
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import LogDensity
+from tiltflow.sampling.ladder import ladder_sweeps
+from tiltflow.sampling.production import draw_samples
+from tiltflow.sampling.recording import Sweeps, frozen_sweeps, importance_start
+from tiltflow.sampling.sweep import FrozenKernel
+from tiltflow.sampling.tempering import stack_levels
+from tiltflow.training.global_move import COLLAPSED
+
+SAMPLE_SWEEPS = 20
+WITNESS_CHAINS = 512
+WITNESS_SWEEPS = 32
+WITNESS_DRAWS = 65_536
+WITNESS_SEED = 0
+
+
+class FrozenModel(NamedTuple):
+    """What a training left; `climbs` where chains use the ladder of the `earlier` energies."""
+
+    model: TiltedEBM
+    flow: AbstractDistribution
+    step_size: Float[Array, ""]
+    local_steps: int
+    earlier: tuple[Energy, ...]
+    climbs: bool = False
+
+    @property
+    def kernel(self) -> FrozenKernel:
+        """The kernel of its chains."""
+        return FrozenKernel("mala", self.local_steps, self.step_size)
+
+
+def draw_rows(key: PRNGKeyArray, frozen: FrozenModel, chains: int) -> Float[Array, "chains d"]:
+    """Ends of as many chains of the model, model units."""
+    log_density = frozen.model.log_density
+    if not frozen.climbs:
+        return draw_samples(key, log_density, frozen.flow, frozen.kernel, chains, SAMPLE_SWEEPS)
+    start_key, run_key = jax.random.split(key)
+    start = importance_start(start_key, log_density, frozen.flow, chains, 4 * chains)
+    sweeps = sweeps_from(frozen, start)
+    state = sweeps.state
+    for block in range(-(-SAMPLE_SWEEPS // sweeps.block)):
+        state, _ = sweeps.run(jax.random.fold_in(run_key, block), state)
+    return state[-1]
+
+
+def call_witnesses_of(frozen: FrozenModel, rows: Float[Array, "n d"]) -> Witnesses:
+    """The same every time, from the model alone; half of the chains start at `rows` of the data.
+
+    A mode that the flow misses has rows in it: those chains then stand against the others.
+    """
+    start_key, run_key = jax.random.split(jax.random.key(WITNESS_SEED))
+    half = WITNESS_CHAINS // 2
+    places = jnp.arange(half) % len(rows)
+    log_density = frozen.model.log_density
+    drawn = importance_start(start_key, log_density, frozen.flow, half, 4 * half)
+    start = jnp.concatenate([rows[places], drawn])
+    return call_witnesses(
+        run_key,
+        log_density,
+        frozen.flow,
+        sweeps_from(frozen, start),
+        sweeps=WITNESS_SWEEPS,
+        draws=WITNESS_DRAWS,
+    )
+
+
+def judge_fit(
+    frozen: FrozenModel, rows: Float[Array, "n d"], stopped: str | None
+) -> tuple[FrozenModel, Assessment, Verdict]:
+    """The model with `climbs` decided, what its witnesses say, and the verdict.
+
+    `stopped` tells what ran away in training.
+    """
+    frozen = frozen._replace(climbs=False)
+    witnesses = call_witnesses_of(frozen, rows)
+    rate = float(witnesses.recording.global_acceptance_rate.mean())
+    if not rate >= COLLAPSED and frozen.earlier:
+        frozen = frozen._replace(climbs=True)
+        witnesses = call_witnesses_of(frozen, rows)
+    assessment = assess(witnesses)
+    verdict = judge_closely(
+        jax.random.key(WITNESS_SEED),
+        assessment,
+        frozen.model.log_density,
+        frozen.flow,
+        witnesses.recording.position[-1],
+        frozen.kernel,
+        stopped,
+    )
+    return frozen, assessment, verdict
+
+
+def sweeps_from(frozen: FrozenModel, start: Float[Array, "n d"]) -> Sweeps:
+    """Sweeps of the model, or of all levels of the ladder from the same start."""
+    if not frozen.climbs:
+        return frozen_sweeps(frozen.model.log_density, frozen.flow, start, frozen.kernel)
+    position = jnp.broadcast_to(start, (len(frozen.earlier) + 1, *start.shape))
+    return ladder_sweeps(_levels(frozen), frozen.flow, position, frozen.kernel)
+
+
+def _levels(frozen: FrozenModel) -> LogDensity:
+    """The log-densities of the model's earlier states and its own, the last one."""
+    energies = (*frozen.earlier, frozen.model.energy)
+    return stack_levels([TiltedEBM(frozen.model.base, it).log_density for it in energies])

@@ -1,0 +1,107 @@
+"""Rows with missing cells: draws of what is missing, given the cells that are there.
+
+A row's cells are moved in coordinates c of which each belongs to one column (`columns_apart`), in
+which p(c) = p(z = T c) |T|. A Gaussian mixture fitted to draws of the model proposes, as
+`sampling/conditional.py` tells.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flowjax.bijections import AbstractBijection
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+
+from tiltflow.data.preprocessing import columns_apart, to_model_units, to_user_units
+from tiltflow.frozen import FrozenModel, draw_rows
+from tiltflow.models.gaussian_mixture import GaussianMixture, best_mixture
+from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.conditional import ConditionalDraws, sample_given
+
+MIXTURE_ROWS, MIXTURE_HELD_OUT = 4096, 1024
+SWEEPS, LOCAL_STEPS = 40, 5
+ROWS_AT_ONCE = 256
+LEAST_ACCEPTANCE = 0.02
+"""Below it, in a sweep, chains of a row may stand where they began: the user is told."""
+
+
+class Filled(NamedTuple):
+    """`rows` in the user's units, and for each row how often a proposal was taken."""
+
+    rows: Float[np.ndarray, "n draws d"]
+    global_acceptance_rate: Float[np.ndarray, " n"]
+
+
+class _Apart(eqx.Module):
+    """The model's log-density in the coordinates of the columns."""
+
+    model: TiltedEBM
+    matrix: Float[Array, "d d"]
+
+    def __call__(self, c: Float[Array, " d"]) -> Float[Array, ""]:
+        return self.model.log_density(self.matrix @ c)
+
+
+def fill(
+    key: PRNGKeyArray,
+    frozen: FrozenModel,
+    bijection: AbstractBijection,
+    rows: Float[np.ndarray, "n d"],
+    *,
+    draws: int,
+) -> Filled:
+    """`draws` of every row with its nan cells drawn given the others, which stay as they are."""
+    n, d = rows.shape
+    apart, matrix = columns_apart(bijection, d)
+    mixture_key, run_key = jax.random.split(key)
+    mixture = _mixture_of(mixture_key, frozen, matrix)
+    known = np.isfinite(rows)
+    # A stand-in inside of the data: its coordinate is not looked at.
+    centre = to_user_units(apart, np.zeros((1, d)))
+    c, _ = to_model_units(apart, np.where(known, rows, centre))
+    density = _Apart(frozen.model, jnp.asarray(matrix))
+    at_once = min(ROWS_AT_ONCE, n)
+    keys = jax.random.split(run_key, n)
+    filled, rates = np.empty((n, draws, d)), np.empty(n)
+    for start in range(0, n, at_once):
+        # The last part overlaps the one before: one compilation serves all.
+        part = slice(min(start, n - at_once), min(start, n - at_once) + at_once)
+        found = _fill_some(
+            keys[part], density, mixture, jnp.asarray(c[part]), jnp.asarray(known[part]), draws
+        )
+        filled[part] = np.asarray(found.position, float)
+        rates[part] = np.asarray(found.global_acceptance_rate)
+    in_units = to_user_units(apart, filled.reshape(n * draws, d)).reshape(n, draws, d)
+    return Filled(np.where(known[:, None], rows[:, None], in_units), rates)
+
+
+@eqx.filter_jit
+def _fill_some(
+    keys: Key[Array, " n"],
+    density: _Apart,
+    mixture: GaussianMixture,
+    c: Float[Array, "n d"],
+    known: Bool[Array, "n d"],
+    draws: int,
+) -> ConditionalDraws:
+    def one(key: PRNGKeyArray, c: Float[Array, " d"], known: Bool[Array, " d"]) -> ConditionalDraws:
+        return sample_given(
+            key, density, mixture, c, known, draws=draws, sweeps=SWEEPS, local_steps=LOCAL_STEPS
+        )
+
+    return jax.vmap(one)(keys, c, known)
+
+
+def _mixture_of(
+    key: PRNGKeyArray, frozen: FrozenModel, matrix: Float[np.ndarray, "d d"]
+) -> GaussianMixture:
+    """A Gaussian mixture fitted to draws of the model, in the coordinates of the columns."""
+    draws = MIXTURE_ROWS + MIXTURE_HELD_OUT
+    batches = [draw_rows(each, frozen, 1024) for each in jax.random.split(key, draws // 1024)]
+    z = np.concatenate([np.asarray(each, float) for each in batches])
+    c = np.linalg.solve(matrix, z.T).T
+    return best_mixture(
+        c[:MIXTURE_ROWS], c[MIXTURE_ROWS:], seed=0, max_components=8, quick=True
+    ).density

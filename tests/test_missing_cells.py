@@ -1,0 +1,83 @@
+"""Missing cells: drawn given the others, with the right share of the modes that are left."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tiltflow import BalancedEBM
+from tiltflow.data.errors import InputError
+
+SMALL = {"max_steps": 100, "chains": 128, "energy_width": 16, "energy_depth": 2, "local_steps": 3}
+COLUMNS = ["mass", "count", "length"]
+
+
+def table(rows, seed=0):
+    """Two clusters, .7 and .3, apart in mass and length; count is whole and near both."""
+    generator = np.random.default_rng(seed)
+    far = generator.random(rows) < 0.3
+    z = generator.normal(size=(rows, 3))
+    mass = 1e4 + 10 * (z[:, 0] + 6 * far)
+    length = 0.001 + 1e-4 * (0.8 * z[:, 0] + 0.6 * z[:, 2] + 6 * far)
+    return np.column_stack([mass, np.round(20 + 3 * z[:, 1]), length]), far
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, _ = table(1500)
+    estimator = BalancedEBM(base="mixture", preprocessing="whiten", random_state=0, **SMALL)
+    return estimator.fit(pl.DataFrame(X, schema=COLUMNS)), X
+
+
+def test_what_is_there_stays_and_what_is_missing_follows_it(fitted):
+    estimator, _ = fitted
+    truth, far = table(300, seed=1)
+    holes = truth.copy()
+    holes[:, 2] = np.nan
+    holes[0] = truth[0]
+    filled = estimator.impute(holes, key=0)
+    np.testing.assert_array_equal(filled[:, :2], truth[:, :2])
+    np.testing.assert_array_equal(filled[0], truth[0])
+    # Given the mass, length has the residual deviation 6e-5, from 1.8e-4 times a cluster's six.
+    residual = (filled[1:, 2] - 0.001 - 8e-6 * (truth[1:, 0] - 1e4) - 1.2e-4 * far[1:]) / 1e-4
+    assert abs(residual.mean()) < 0.15 and 0.5 < residual.std() < 0.75
+
+
+def test_with_nothing_given_the_clusters_have_their_shares_and_counts_are_whole(fitted):
+    estimator, X = fitted
+    draws = estimator.sample_given(np.full((1, 3), np.nan), 512, key=0)
+    assert draws.shape == (1, 512, 3)
+    share, of_data = ((rows[:, 0] > 1e4 + 30).mean() for rows in (draws[0], X))
+    # 512 draws: three standard errors are .06.
+    assert share == pytest.approx(of_data, abs=0.08)
+    np.testing.assert_array_equal(draws[..., 1], np.round(draws[..., 1]))
+
+
+def test_columns_in_another_order_are_matched_by_name(fitted):
+    estimator, X = fitted
+    holes = pl.DataFrame(X[:20], schema=COLUMNS).with_columns(count=pl.lit(None, pl.Float64))
+    same = estimator.impute(holes, key=0)
+    again = estimator.impute(holes.select("length", "count", "mass"), key=0)
+    np.testing.assert_array_equal(same, again)
+    X = pl.DataFrame(X[:20], schema=COLUMNS)
+    turned = X.select("length", "mass", "count")
+    np.testing.assert_array_equal(estimator.score_samples(X), estimator.score_samples(turned))
+
+
+def test_a_row_unlike_all_others_is_told(fitted):
+    estimator, _ = fitted
+    strange = np.array([[1e4 + 900.0, 20.0, np.nan]])
+    with pytest.warns(UserWarning, match="row 1 is one of 1 rows where hardly any global move"):
+        estimator.impute(strange, key=0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[np.inf, 20.0, np.nan]], "'x0' is inf"),
+        ([["a", 20.0, np.nan]], "not a number"),
+        ([[1e4, np.nan]], "has 2 columns, the model was fitted on 3"),
+    ],
+)
+def test_what_cannot_be_filled_is_refused(fitted, rows, words):
+    with pytest.raises(InputError, match=words):
+        fitted[0].impute(np.array(rows, dtype=object))
