@@ -72,7 +72,8 @@ def new_flow(key: PRNGKeyArray, integration: Integration | None) -> AbstractTran
     return eqx.tree_at(_first_weights, flow, replace_fn=lambda weights: FIRST_WEIGHTS * weights)
 
 
-def _first_weights(flow: AbstractTransformed) -> Float[Array, "w 2"]:
+def _first_weights(flow: AbstractTransformed) -> Any:
+    # Not an array's type: it is also asked for the place alone, which holds something else.
     (each,) = continuous_flows(flow)
     assert isinstance(each.field, ConcatSquashField)
     return each.field.layers[0].linear.weight
