@@ -10,7 +10,7 @@ import pytest
 from tiltflow.data.errors import InputError
 from tiltflow.experiments import ffjord_2d, ffjord_fit
 from tiltflow.experiments.cells import FILE
-from tiltflow.experiments.ffjord_2d import METHODS, TOYS, choose, reproduce_ffjord_2d
+from tiltflow.experiments.ffjord_2d import METHODS, TOYS, choose, make_cell, reproduce_ffjord_2d
 from tiltflow.experiments.ffjord_fit import grid_of, new_flow, parameters_of
 from tiltflow.experiments.ffjord_table import MATCHING
 from tiltflow.experiments.problem import exact_log_prob
@@ -61,6 +61,15 @@ def test_a_small_run_prints_its_table_and_keeps_its_cells(tmp_path, small, capsy
     again = run()
     assert "all of them kept" in again
     assert again.splitlines()[1:] == printed.splitlines()[1:]
+
+
+def test_a_cell_is_known_by_what_decides_its_figures(tmp_path):
+    method = METHODS[0]
+    about = make_cell(TOYS[0], method, 0, tmp_path).about
+    assert make_cell(TOYS[0], replace(method, guess=1.0), 0, tmp_path).about == about
+    other = replace(method, integration=Integration(tolerance=1e-4))
+    assert make_cell(TOYS[0], other, 0, tmp_path).about != about
+    assert make_cell(TOYS[0], method, 1, tmp_path).about != about
 
 
 def test_an_unknown_method_is_an_error_that_names_the_known_ones():

@@ -20,7 +20,7 @@ from tiltflow.data.pinwheel import Pinwheel
 from tiltflow.data.targets import Checkerboard, Rings, Target
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.density_images import read_image, write_image
-from tiltflow.experiments.ffjord_fit import TOLERANCE, Budget, Method, fit_and_judge, grid_of
+from tiltflow.experiments.ffjord_fit import SIZES, TOLERANCE, Budget, Method, fit_and_judge, grid_of
 from tiltflow.experiments.ffjord_table import (
     COUPLING,
     EXPERIMENT,
@@ -69,14 +69,14 @@ METHODS = (
         ContinuousLikelihood(trace="exact"),
         Integration(tolerance=TOLERANCE),
         Budget(steps=4000, batch_size=50, learning_rate=1e-2, averaging=0.995),
-        guess=250.0,
+        guess=160.0,
     ),
     Method(
         RNODE,
         ContinuousLikelihood(trace="exact", kinetic_energy=0.002, jacobian_norm=0.002),
         Integration(steps=4),
         Budget(steps=5000, batch_size=50, learning_rate=1e-2, averaging=0.995),
-        guess=150.0,
+        guess=80.0,
     ),
     Method(
         MATCHING,
@@ -160,7 +160,7 @@ def make_cell(toy: Toy, method: Method, seed: int, out: Path) -> Cell:
         setting="shared",
         seed=seed,
         budget=f"{method.budget.steps} steps",
-        settings=[tiltflow.__version__, toy, method],
+        settings=[tiltflow.__version__, toy, replace(method, guess=0.0), SIZES],
         guess=method.guess,
         run=run,
     )

@@ -37,6 +37,8 @@ FIRST_WEIGHTS = 4.0
 and with the usual weights a field is slow to become as narrow."""
 LAYERS, WIDTH = 8, 45
 """Of the coupling flow: as many parameters as the field has, within half a per cent."""
+SIZES = (TOLERANCE, ROWS, HELD_OUT, TEST, CELLS, PIECE, WIDTHS, FIRST_WEIGHTS, LAYERS, WIDTH)
+"""All that decides figures beside a method and a density."""
 
 
 @dataclass(frozen=True)
