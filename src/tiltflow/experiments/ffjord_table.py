@@ -80,7 +80,8 @@ def bars_met(lines: Sequence[Line]) -> list[str]:
         cheap = [
             toy
             for toy in own
-            if mean(RNODE, toy, "calls_training") <= RNODE_CALLS_BAR
+            # Rounded: a mean of equal numbers in float32 is not quite that number.
+            if round(mean(RNODE, toy, "calls_training"), 2) <= RNODE_CALLS_BAR
             and abs(mean(RNODE, toy, "kl_own_steps") - kl(RNODE, toy)) <= RNODE_LOSS_BAR
         ]
         words = f"{RNODE}: at most {RNODE_CALLS_BAR} calls, which change KL by {RNODE_LOSS_BAR}"
