@@ -18,7 +18,7 @@ def test_bars_are_told_with_what_missed_them():
         ]
     assert bars_met(lines) == [
         "FFJORD: KL at most 0.03: on 5 of 6 densities, not on a: missed",
-        "FFJORD: at most 100 calls: on 5 of 6 densities, not on a: missed",
+        "FFJORD: at most 100 calls by the last training steps: on 5 of 6 densities, not on a: missed",
         "FFJORD: KL below coupling's: on 5 of 6 densities, not on a: met",
         "RNODE: at most 25 calls, which change KL by 0.01: on 2 of 6 densities, "
         "not on b, d, e, f: missed",
@@ -30,6 +30,6 @@ def test_bars_are_of_the_mean_over_seeds_and_none_is_told_of_what_was_not_run():
     lines = [line("a", FFJORD, kl, 50) for kl in (0.01, 0.04)]
     assert bars_met(lines) == [
         "FFJORD: KL at most 0.03: on 1 of 1 densities: met",
-        "FFJORD: at most 100 calls: on 1 of 1 densities: met",
+        "FFJORD: at most 100 calls by the last training steps: on 1 of 1 densities: met",
     ]
     assert bars_met([line("a", COUPLING, 0.1)]) == []
