@@ -18,7 +18,8 @@ def test_bars_are_told_with_what_missed_them():
         ]
     assert bars_met(lines) == [
         "FFJORD: KL at most 0.03: on 5 of 6 densities, not on a: missed",
-        "FFJORD: at most 100 calls by the last training steps: on 5 of 6 densities, not on a: missed",
+        "FFJORD: at most 100 calls by the last training steps: on 5 of 6 densities, "
+        "not on a: missed",
         "FFJORD: KL below coupling's: on 5 of 6 densities, not on a: met",
         "RNODE: at most 25 calls, which change KL by 0.01: on 2 of 6 densities, "
         "not on b, d, e, f: missed",
