@@ -12,6 +12,7 @@ from tiltflow.models.continuous import (
     continuous_flow,
     with_exact_trace,
     with_fixed_noise,
+    with_integration,
 )
 from tiltflow.models.flows import trainable
 from tiltflow.models.integration import Integration
@@ -131,3 +132,11 @@ def test_a_failed_solve_is_minus_infinity():
         jax.random.key(0), StandardNormal((2,)), widths=(8,), integration=integration
     )
     np.testing.assert_array_equal(log_prob(perturbed(new, 1.0), X), -np.inf)
+
+
+def test_another_integration_changes_nothing_else(flow, key):
+    """And back again it is the same tree: parameters, running statistics, noise."""
+    noisy = with_fixed_noise(flow, key, "rademacher")
+    other = with_integration(noisy, Integration(steps=3))
+    assert not eqx.tree_equal(noisy, other)
+    assert eqx.tree_equal(with_integration(other, Integration()), noisy)

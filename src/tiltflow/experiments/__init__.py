@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "phi-four": ("phi_four", "reproduce_phi_four"),
     "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
     "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
+    "ffjord-2d": ("ffjord_2d", "reproduce_ffjord_2d"),
 }
 BENCHMARKS = {
     "step": ("bench_step", "bench_step"),
@@ -32,7 +33,10 @@ BENCHMARKS = {
 }
 
 # Not part of a run of all benchmarks: they need packages that tiltflow does not.
-PEERS = {"flowmc": ("bench_flowmc", "bench_flowmc")}
+PEERS = {
+    "flowmc": ("bench_flowmc", "bench_flowmc"),
+    "ffjord": ("bench_ffjord", "bench_ffjord"),
+}
 
 
 def reproduce(

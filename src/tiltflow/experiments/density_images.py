@@ -53,9 +53,14 @@ def keep_image(
         return
     grid = grid_around(problem.data, cells=CELLS, margin=MARGIN)
     log_prob = model_log_density(problem, model, grid.points) - log_z
-    arrays = {"x": grid.x, "y": grid.y, "log_prob": grid.image(log_prob)}
+    write_image(out, cell, Image(grid.x, grid.y, grid.image(log_prob), *(chains or ())))
+
+
+def write_image(out: Path, cell: Line, image: Image) -> None:
+    """Keep an image beside its cell."""
     stream = io.BytesIO()
-    np.savez(stream, **arrays, **({} if chains is None else chains._asdict()))
+    arrays = {name: each for name, each in image._asdict().items() if each is not None}
+    np.savez(stream, **arrays)
     path = _path(out, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, stream.getvalue())

@@ -170,6 +170,21 @@ def with_exact_trace(tree: PyTree) -> PyTree:
     return _with_probes(tree, [None] * len(continuous_flows(tree)))
 
 
+def with_integration(tree: PyTree, integration: Integration) -> PyTree:
+    """The tree with every continuous flow integrated in another way."""
+
+    def renewed(node: PyTree) -> PyTree:
+        if not isinstance(node, ContinuousFlow):
+            return node
+        flow = ContinuousFlow(node.field, integration=integration, hidden=node.hidden)
+        kept = (node.log_end_time, node.probes)
+        return eqx.tree_at(
+            lambda it: (it.log_end_time, it.probes), flow, kept, is_leaf=lambda it: it is None
+        )
+
+    return jax.tree.map(renewed, tree, is_leaf=lambda node: isinstance(node, ContinuousFlow))
+
+
 def _with_probes(tree: PyTree, probes: list) -> PyTree:
     return eqx.tree_at(
         lambda tree: [flow.probes for flow in continuous_flows(tree)],

@@ -10,7 +10,7 @@ paper). The last layer of a new field is zero, so that a new flow is the identit
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tiltflow.data.errors import InputError
 
 Activation = Callable[[Float[Array, " w"]], Float[Array, " w"]]
+Layer = TypeVar("Layer")
 
 WIDTHS = (64, 64, 64)
 """Those of the paper's examples in the plane."""
@@ -91,11 +92,7 @@ class ConcatSquashField(eqx.Module):
         Raises:
             InputError: no hidden layer.
         """
-        _check_widths(widths)
-        sizes = (dimension, *widths, dimension)
-        keys = jax.random.split(key, len(sizes) - 1)
-        layers = [ConcatSquash(i, o, key=each) for i, o, each in zip(sizes, sizes[1:], keys)]
-        self.layers = (*layers[:-1], jax.tree.map(jnp.zeros_like, layers[-1]))
+        self.layers = _new_layers(ConcatSquash, dimension, widths, dimension, key)
         self.dimension, self.width, self.activation = dimension, widths[0], activation
 
     def enter(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " w"]:
@@ -134,11 +131,7 @@ class MLPField(eqx.Module):
         Raises:
             InputError: no hidden layer.
         """
-        _check_widths(widths)
-        inputs, outputs = (dimension + 1, *widths), (*widths, dimension)
-        keys = jax.random.split(key, len(inputs))
-        layers = [eqx.nn.Linear(i, o, key=each) for i, o, each in zip(inputs, outputs, keys)]
-        self.layers = (*layers[:-1], jax.tree.map(jnp.zeros_like, layers[-1]))
+        self.layers = _new_layers(eqx.nn.Linear, dimension + 1, widths, dimension, key)
         self.dimension, self.width, self.activation = dimension, widths[0], activation
 
     def enter(self, t: Float[Array, ""], x: Float[Array, " d"]) -> Float[Array, " w"]:
@@ -156,6 +149,17 @@ class MLPField(eqx.Module):
         return self.leave(t, self.enter(t, x))
 
 
-def _check_widths(widths: tuple[int, ...]) -> None:
+def _new_layers(
+    make: Callable[..., Layer],
+    inputs: int,
+    widths: tuple[int, ...],
+    outputs: int,
+    key: PRNGKeyArray,
+) -> tuple[Layer, ...]:
+    """Layers by `make`, the last one zero."""
     if not widths or min(widths) < 1:
         raise InputError(f"widths: found {widths}; give at least one hidden layer, as (64, 64)")
+    sizes = (inputs, *widths, outputs)
+    keys = jax.random.split(key, len(sizes) - 1)
+    layers = [make(i, o, key=each) for i, o, each in zip(sizes, sizes[1:], keys)]
+    return (*layers[:-1], jax.tree.map(jnp.zeros_like, layers[-1]))
