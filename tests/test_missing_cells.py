@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from tiltflow import BalancedEBM
+from tiltflow import estimator as module
 from tiltflow.data.errors import InputError
 
 SMALL = {"max_steps": 100, "chains": 128, "energy_width": 16, "energy_depth": 2, "local_steps": 3}
@@ -63,11 +64,13 @@ def test_columns_in_another_order_are_matched_by_name(fitted):
     np.testing.assert_array_equal(estimator.score_samples(X), estimator.score_samples(turned))
 
 
-def test_a_row_unlike_all_others_is_told(fitted):
-    estimator, _ = fitted
-    strange = np.array([[1e4 + 900.0, 20.0, np.nan]])
-    with pytest.warns(UserWarning, match="row 1 is one of 1 rows where hardly any global move"):
-        estimator.impute(strange, key=0)
+def test_rows_whose_chains_hardly_move_are_told(fitted, monkeypatch):
+    estimator, X = fitted
+    monkeypatch.setattr(module, "LEAST_ACCEPTANCE", 1.1)
+    holes = X[:3].copy()
+    holes[1, 2] = np.nan
+    with pytest.warns(UserWarning, match="row 2 is one of 1 rows where hardly any global move"):
+        estimator.impute(holes, key=0)
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,25 @@ def test_only_the_last_weight_changes(spoiled):
     before, after = model.energy.network.layers, polished.energy.network.layers
     assert all(jnp.array_equal(a.weight, b.weight) for a, b in zip(before[:-1], after[:-1]))
     assert not jnp.array_equal(before[-1].weight, after[-1].weight)
+
+
+@pytest.mark.parametrize(("cost", "damping"), [(np.inf, -1), (0.0, 0)])
+def test_the_lightest_damping_whose_noise_is_negligible_is_tried_first(
+    spoiled, monkeypatch, cost, damping
+):
+    """Held-out rows that see no difference: all then depends on what the rows allow."""
+    x, held_out, model, base = spoiled
+    same = {"gain": 0.0, "gain_stderr": 0.0, "clear": True}
+    monkeypatch.setattr(module, "compare_on_held_out", lambda *arguments: same)
+    monkeypatch.setattr(module, "NEGLIGIBLE_COST", cost)
+    polished = polish(jax.random.key(2), model, base, x, held_out, draws=8192)
+    assert polished.damping == module.DAMPINGS[damping]
+
+
+def test_a_lighter_damping_fits_more_directions(spoiled):
+    x, _, model, base = spoiled
+    weighed = weigh_draws(jax.random.key(2), model.log_density, base, 8192)
+    mean = module._mean_features(model.energy, x)
+    _, directions = module._solve(model, mean, *weighed)
+    assert (np.diff(directions) > 0).all()
+    assert directions[0] > 0 and directions[-1] < 16
