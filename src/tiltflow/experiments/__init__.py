@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "phi-four": ("phi_four", "reproduce_phi_four"),
     "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
     "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
+    "ebflow-images": ("ebflow_images", "reproduce_ebflow_images"),
 }
 BENCHMARKS = {
     "step": ("bench_step", "bench_step"),

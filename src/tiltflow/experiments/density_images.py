@@ -53,9 +53,14 @@ def keep_image(
         return
     grid = grid_around(problem.data, cells=CELLS, margin=MARGIN)
     log_prob = model_log_density(problem, model, grid.points) - log_z
-    arrays = {"x": grid.x, "y": grid.y, "log_prob": grid.image(log_prob)}
+    position, weights = chains if chains is not None else (None, None)
+    write_image(out, cell, Image(grid.x, grid.y, grid.image(log_prob), position, weights))
+
+
+def write_image(out: Path, cell: Line, image: Image) -> None:
+    """Keep any image of a cell."""
     stream = io.BytesIO()
-    np.savez(stream, **arrays, **({} if chains is None else chains._asdict()))
+    np.savez(stream, **{name: it for name, it in image._asdict().items() if it is not None})
     path = _path(out, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, stream.getvalue())
