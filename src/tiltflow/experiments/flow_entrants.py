@@ -15,13 +15,15 @@ class Entrant:
     """One row of the comparison: a loss, the setting in which it stands there, and its cost.
 
     `cost` is in energies at a row, forwards and backwards in all parameters: what a guess of the
-    time goes by.
+    time goes by. `levels` are those of the rows' noise, in units of the last, each with its share
+    of the steps.
     """
 
     name: str
     setting: str
     loss: FlowLoss
     cost: float
+    levels: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
 
 
 def first_of_each(entrants: Sequence[Entrant]) -> tuple[Entrant, ...]:
