@@ -29,8 +29,8 @@ def read_idx_images(path: Path) -> UInt8[np.ndarray, "n h w"]:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read ({error}); fetch it anew") from None
-    header = np.frombuffer(content[:16], ">u4")
-    if len(header) < 4 or header[0] != BYTES_OF_THREE_AXES:
+    header = np.frombuffer(content[:16].ljust(16, b"\0"), ">u4")
+    if header[0] != BYTES_OF_THREE_AXES or len(content) < 16:
         raise InputError(f"{path}: is no IDX file of images; give one such as train-images-idx3")
     shape = tuple(int(size) for size in header[1:])
     if len(content) != 16 + np.prod(shape, dtype=np.int64):

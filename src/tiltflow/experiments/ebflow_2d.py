@@ -34,7 +34,6 @@ from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.contenders import choose
 from tiltflow.experiments.density_images import CELLS, Image, read_image, write_image
 from tiltflow.experiments.flow_entrants import LIKELIHOOD, Entrant, excess, first_of_each
-from tiltflow.experiments.problem import exact_log_prob
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible, normalise_activations
 from tiltflow.models.energy_flow_architectures import coupled_energy_flow
 from tiltflow.report.figure_two import Panel, draw_figure_two
@@ -308,7 +307,7 @@ def save_figure(name: str, lines: Sequence[Line], out: Path) -> None:
             continue
         if not panels:
             grid = Grid(image.x, image.y)
-            truth = grid.image(exact_log_prob(TOYS[name](), grid.points))
+            truth = grid.image(np.asarray(_look(TOYS[name](), jnp.asarray(grid.points))[0], float))
             panels.append(Panel(name, "truth", image.x, image.y, truth))
         note = ", ".join(filter(None, (line["setting"], f"KL {line['figures']['kl']:.2g}")))
         panels.append(Panel(line["method"], note, image.x, image.y, image.log_prob))

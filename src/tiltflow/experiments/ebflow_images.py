@@ -71,7 +71,7 @@ ENTRANTS = (
     Entrant(LIKELIHOOD, "", MaximumLikelihood(), 1.8),
     Entrant("sampled_likelihood", "", SampledMaximumLikelihood(), 2.4),
     Entrant("sliced", "1 slice", ScoreMatching(SlicedScoreMatching()), 1.5),
-    Entrant("denoising", "noise 0.3", ScoreMatching(DenoisingScoreMatching(0.3)), 1.0),
+    Entrant("denoising", "noise 1", ScoreMatching(DenoisingScoreMatching(1.0)), 1.0),
     Entrant(
         "finite_differences",
         "1 slice, radius 1",
@@ -94,10 +94,10 @@ class Settings:
     rows: int = 30_000
     held_out: int = 2000
     test: int = 10_000
-    steps: int = 2000
-    chunk: int = 100
+    steps: int = 1000
+    chunk: int = 50
     batch_size: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     averaging: float = 0.99
     stages: int = 3
     kernel: int = 7
