@@ -81,8 +81,8 @@ def save_flow(folder: Path, architecture: Architecture, flow: AbstractDistributi
     template = eqx.filter_eval_shape(architecture.make, jax.random.key(0))
     if not eqx.tree_equal(_shapes(flow), template):
         raise InputError(
-            f"flow: is not what {architecture.kind} of {dict(architecture.settings)} makes; layers, "
-            "shapes, precision, base or fixed noise differ: give the arguments it was made with"
+            f"flow: is not what {architecture.kind} of {dict(architecture.settings)} makes; "
+            "layers, shapes, precision, base or fixed noise differ: give what it was made with"
         )
     config = {"flow": architecture.kind, "settings": dict(architecture.settings)}
     write_model(folder, config, tree_arrays("flow", flow))
