@@ -10,6 +10,7 @@ from flowjax.bijections import Chain, Invert
 from flowjax.distributions import Normal, StandardNormal, Transformed
 
 from tiltflow.data.errors import InputError
+from tiltflow.models.convolution import Convolution
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible, normalise_activations
 from tiltflow.models.energy_flow_architectures import (
     convolutional_energy_flow,
@@ -116,6 +117,17 @@ def test_a_singular_layer_is_an_error_that_names_the_remedy():
     lost = eqx.tree_at(lambda it: it.layers[2].weight, flow, jnp.full((4, 4), jnp.nan))
     with pytest.raises(InputError, match="singular"):
         check_invertible(lost)
+
+
+def test_a_singular_convolution_is_not_told_to_be_another_layer():
+    """`LULinear` takes flat vectors; an image's convolution is none it could stand in for."""
+    flow = EnergyFlow(StandardNormal((16,)), [Convolution((4, 4, 1), 3, key=KEY)])
+    singular = eqx.tree_at(lambda it: it.layers[0].kernel, flow, jnp.zeros((3, 3, 1, 1)))
+    with pytest.raises(
+        InputError, match=r"layer 0, Convolution, is singular.*smaller learning"
+    ) as told:
+        check_invertible(singular)
+    assert "LULinear" not in str(told.value)
 
 
 @every_flow

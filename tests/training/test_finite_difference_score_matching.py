@@ -63,6 +63,16 @@ def test_the_gap_to_the_derivatives_falls_with_the_square_of_the_radius(key):
     assert wide / narrow == pytest.approx(4, abs=0.02)
 
 
+def test_as_many_slices_as_coordinates_leave_nothing_to_chance(key):
+    """On a quadratic, whose differences are its derivatives, where one slice is off."""
+    batch = jnp.asarray(BATCH)
+    for radius in (0.1, 2.0):
+        every = FiniteDifferenceScoreMatching(radius, slices=3).loss(key, log_density, batch)
+        assert float(every) == pytest.approx(exact(), rel=1e-6)
+        one = FiniteDifferenceScoreMatching(radius).loss(key, log_density, batch)
+        assert abs(float(one) - exact()) > 1e-3
+
+
 class Quadratic(eqx.Module):
     """The energy that tilts the standard normal to the density above."""
 
@@ -87,5 +97,8 @@ def test_as_an_objective_its_gradient_is_that_of_the_loss(key):
 
 def test_cost_and_refusals():
     assert FiniteDifferenceScoreMatching().evaluations(10) == 30
+    assert FiniteDifferenceScoreMatching(slices=2).evaluations(10) == 50
+    with pytest.raises(InputError, match="slices"):
+        FiniteDifferenceScoreMatching(slices=0)
     with pytest.raises(InputError, match="radius"):
         FiniteDifferenceScoreMatching(0.0)

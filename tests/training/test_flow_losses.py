@@ -118,6 +118,18 @@ def test_low_energies_are_sought_where_it_is_asked(key):
     assert float(low - plain) == pytest.approx(0.5 * float(flow.energy(batch[0])), rel=1e-5)
 
 
+def test_the_scale_is_of_the_scores_alone(key):
+    flow, batch = gaussian(COVARIANCE), jnp.ones((4, 2))
+    plain, small, low = (
+        float(ScoreMatching(SlicedScoreMatching(), **more)(key, flow, batch))
+        for more in ({}, {"scale": 0.01}, {"scale": 0.01, "low_energy": 0.5})
+    )
+    assert small == pytest.approx(0.01 * plain, rel=1e-5)
+    assert low - small == pytest.approx(0.5 * float(flow.energy(batch[0])), rel=1e-5)
+    with pytest.raises(InputError, match="scale"):
+        ScoreMatching(SlicedScoreMatching(), scale=0.0)
+
+
 def test_any_flow_can_learn_by_scores(key):
     """flowjax's form of the same density, with the constant left in, has the same loss."""
     flow, batch = gaussian(COVARIANCE), jnp.ones((4, 2))

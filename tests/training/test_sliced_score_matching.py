@@ -82,6 +82,20 @@ def test_the_loss_and_its_gradient_are_exact_on_average():
         assert z(value, exact(energy, wrong)) > 8
 
 
+def test_as_many_slices_as_coordinates_give_the_exact_loss(key):
+    """To rounding, where one slice is off; more than that are refused."""
+    energy = energy_of(FULL)
+    value, gradient = estimate(key, energy, slices=3)
+    assert float(value) == pytest.approx(float(exact(energy)), rel=1e-5)
+    expected = eqx.filter_grad(exact)(energy)
+    symmetric = 0.5 * (gradient.a + gradient.a.T)
+    np.testing.assert_allclose(symmetric, 0.5 * (expected.a + expected.a.T), atol=1e-4)
+    one, _ = estimate(key, energy, slices=1)
+    assert abs(float(one - exact(energy))) > 1e-2
+    with pytest.raises(InputError, match=r"slices: found 4 for rows of 3"):
+        estimate(key, energy, slices=4)
+
+
 def test_training_finds_the_density_of_the_data():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(0.8, 0.5, (2000, 1)))
@@ -102,6 +116,7 @@ def test_training_finds_the_density_of_the_data():
 
 
 def test_cost_and_refusals():
-    assert SlicedScoreMatching(3).evaluations(10) == 120
+    assert SlicedScoreMatching(1).evaluations(10) == 40
+    assert SlicedScoreMatching(3).evaluations(10) == 80
     with pytest.raises(InputError, match="slices"):
         SlicedScoreMatching(0)

@@ -25,6 +25,7 @@ EXPERIMENTS = {
     "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
     "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
     "ffjord-2d": ("ffjord_2d", "reproduce_ffjord_2d"),
+    "ebflow-images": ("ebflow_images", "reproduce_ebflow_images"),
 }
 BENCHMARKS = {
     "step": ("bench_step", "bench_step"),

@@ -22,7 +22,7 @@ The list is in the order of the table, and a further method is a further line.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import equinox as eqx
 from jaxtyping import PRNGKeyArray
@@ -61,6 +61,19 @@ BASE_SHARE = 0.05
 outside of the data, with all of the mass in it, where no chain and no draw of the flow was."""
 
 Sharp = TypeVar("Sharp", MLPEnergy, NoiseMLPEnergy)
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Whatever may be entered in a comparison."""
+
+    @property
+    def name(self) -> str:
+        """The method, as `--methods` calls it."""
+        ...
+
+
+Entered = TypeVar("Entered", bound=Named)
 FlowKind = Literal["on a mixture", "on one Gaussian"]
 
 
@@ -234,7 +247,7 @@ def first_settings(known: tuple[Contender, ...]) -> tuple[Contender, ...]:
     return tuple({each.name: each for each in reversed(known)}[name] for name in _names(known))
 
 
-def choose(known: tuple[Contender, ...], methods: tuple[str, ...] | None) -> tuple[Contender, ...]:
+def choose(known: tuple[Entered, ...], methods: tuple[str, ...] | None) -> tuple[Entered, ...]:
     """Those of the methods called, in all of their settings; all if None.
 
     Raises:
@@ -247,5 +260,5 @@ def choose(known: tuple[Contender, ...], methods: tuple[str, ...] | None) -> tup
     return tuple(each for each in known if methods is None or each.name in methods)
 
 
-def _names(known: tuple[Contender, ...]) -> list[str]:
+def _names(known: tuple[Entered, ...]) -> list[str]:
     return list(dict.fromkeys(each.name for each in known))

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from paramax import unwrap
 
 from tiltflow.data.errors import InputError
-from tiltflow.models.linear_layers import ActNorm, LinearLayer
+from tiltflow.models.linear_layers import ActNorm, FullLinear, LinearLayer
 
 LARGEST_RESIDUAL = 1e-2
 """|W W^-1 u - u| / |u| above which a layer counts as singular: its inverse has no digits left."""
@@ -123,9 +123,14 @@ def check_invertible(flow: EnergyFlow) -> None:
             raise InputError(
                 f"layers: layer {i}, {type(flow.layers[i]).__name__}, is singular (its inverse is "
                 f"off by {float(residual):.2g}), so the flow has no density and no draws; start it "
-                "anew with a smaller learning rate, or take an LULinear layer, which cannot be "
-                "singular"
+                f"anew with a smaller learning rate{_remedy(flow.layers[i])}"
             )
+
+
+def _remedy(layer: AbstractBijection) -> str:
+    if isinstance(layer, FullLinear):
+        return ", or take an LULinear layer, whose matrix has an inverse at any parameters"
+    return ""
 
 
 @eqx.filter_jit

@@ -10,17 +10,15 @@ modes that the noise does not bridge nothing is said, so that their weights stay
 
 from dataclasses import dataclass
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.data.errors import InputError
-from tiltflow.models.energies import Energy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import LogDensity
-from tiltflow.training.methods import Figures
+from tiltflow.training.methods import Figures, score_matching_gradient
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,8 @@ class DenoisingScoreMatching:
         rate: Float[Array, ""],
     ) -> tuple[PyTree, tuple[()], Figures]:
         """The loss's gradient in the energy; one draw of the noise for each row."""
-
-        def loss(energy: Energy) -> Float[Array, ""]:
-            return self.loss(key, TiltedEBM(model.base, energy).log_density, batch)
-
-        value, gradient = eqx.filter_value_and_grad(loss)(model.energy)
-        return gradient, state, {"score_matching_loss": value}
+        gradient, figures = score_matching_gradient(self.loss, key, model, batch)
+        return gradient, state, figures
 
     def loss(
         self, key: PRNGKeyArray, log_density: LogDensity, batch: Float[Array, "b d"]

@@ -2,7 +2,7 @@
 
     MaximumLikelihood          -mean log p(x)
     SampledMaximumLikelihood   mean E(x) - mean E(y),   y drawn from the flow and held fixed
-    ScoreMatching              the loss of an objective for -E, + low_energy * mean E(x)
+    ScoreMatching              scale * the loss of an objective for -E, + low_energy * mean E(x)
 
 Of an energy flow (`models/energy_flow.py`) the last one needs no determinant, forward or backward,
 and the sampled likelihood none either, but one factorisation of each dense layer for the draws: it
@@ -76,13 +76,20 @@ class SampledMaximumLikelihood:
 
 @dataclass(frozen=True)
 class ScoreMatching:
-    """The loss of a score-matching objective, and `low_energy` times the mean energy."""
+    """`scale` times the loss of a score-matching objective, and `low_energy` times the mean energy.
+
+    A fit clips gradients at norm one: of data of width s, a loss of derivatives is some d / s^2,
+    and wants `scale` s^2, or most of what its rare large terms say is lost to the clipping.
+    """
 
     objective: ScoreObjective
     low_energy: float = 0.0
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
-        """Raises `InputError` where high energies would be sought."""
+        """Raises `InputError` where high energies would be sought, or low scores."""
+        if not self.scale > 0:
+            raise InputError(f"scale: found {self.scale}; give the square of the data's width")
         if not self.low_energy >= 0:
             raise InputError(f"low_energy: found {self.low_energy}; give 0, or more, say 0.001")
 
@@ -91,7 +98,7 @@ class ScoreMatching:
     ) -> Float[Array, ""]:
         """As `FlowLoss`."""
         log_density = _log_density(flow)
-        loss = self.objective.loss(key, log_density, batch)
+        loss = self.scale * self.objective.loss(key, log_density, batch)
         if self.low_energy > 0:
             loss = loss - self.low_energy * jax.vmap(log_density)(batch).mean()
         return loss

@@ -5,12 +5,16 @@ step (score matching, noise contrast). Both keep a state, in which whatever else
 flow, a log Z) lives, and both are asked once a step, by `energy_gradient`.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import equinox as eqx
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from tiltflow.models.energies import Energy
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import LogDensity
 from tiltflow.training.likelihood import Negatives, likelihood_gradient
 
 Figures = dict[str, Float[Array, ""]]
@@ -84,3 +88,18 @@ def energy_gradient(
     negatives, state, figures = method.draw(key, model, flow_static, state, batch, rate)
     gap, gradient = likelihood_gradient(model.energy, batch, negatives)
     return gradient, state, {**figures, "energy_gap": gap}
+
+
+def score_matching_gradient(
+    loss: Callable[[PRNGKeyArray, LogDensity, Array], Float[Array, ""]],
+    key: PRNGKeyArray,
+    model: TiltedEBM,
+    batch: Float[Array, "b d"],
+) -> tuple[PyTree, Figures]:
+    """The gradient in the energy of `model` of a loss of its log-density on `batch`."""
+
+    def of(energy: Energy) -> Float[Array, ""]:
+        return loss(key, TiltedEBM(model.base, energy).log_density, batch)
+
+    value, gradient = eqx.filter_value_and_grad(of)(model.energy)
+    return gradient, {"score_matching_loss": value}
