@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "coverage": ("coverage", "reproduce_coverage"),
     "phi-four": ("phi_four", "reproduce_phi_four"),
     "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
+    "ffjord-tables": ("ffjord_tables", "reproduce_ffjord_tables"),
     "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
 }
 BENCHMARKS = {

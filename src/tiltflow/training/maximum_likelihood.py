@@ -109,10 +109,12 @@ def fit_flow(
     weight_decay: float = 0.0,
     objective: FlowObjective = LIKELIHOOD,
     averaging: float = AVERAGING,
+    stop: Callable[[], bool] | None = None,
     on_report: Callable[[dict], None] | None = None,
 ) -> FlowFit:
     """Minimise the loss on `x`; stop when `patience` chunks bring no gain on the held-out rows.
 
+    `stop`, where it is given, is asked before every chunk.
     `weight_decay` (decoupled: Loshchilov, Hutter 2019) is of the flow's networks alone: with it
     they go back to no bend, while linear maps stay where they are. `averaging` is the decay of the
     moving average.
@@ -126,6 +128,8 @@ def fit_flow(
     if math.isfinite(score):
         best_score = score
     for step in range(0, max_steps, chunk):
+        if stop and stop():
+            break
         rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
         fixed = (objective, static, x, batch_size, rates, decay, averaging, chunk_key)
