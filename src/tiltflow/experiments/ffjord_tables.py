@@ -97,7 +97,7 @@ def reproduce_ffjord_tables(
         print(f"\n{published(names)}")
     else:
         print("stand-ins: nothing is published of these tables, and nothing to compare with")
-    print(verdict(lines))
+    print(verdict(lines) if budget.seconds is None else "seconds were not equal: nothing is judged")
 
 
 def choose_methods(methods: tuple[str, ...] | None) -> tuple[str, ...]:

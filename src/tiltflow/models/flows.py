@@ -8,6 +8,7 @@ An autoregressive flow (Papamakarios et al. 2017) lets a coordinate depend on al
 pass for a density and in d passes for a draw: it is for densities alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,10 +48,12 @@ def coupling_flow(
     width: int | None = None,
     depth: int = 1,
     transformer: Literal["auto", "spline", "affine"] = "auto",
+    activation: Callable[[Array], Array] = jax.nn.relu,
 ) -> Transformed:
     """A coupling flow on `base_dist`, of shape (d,) with d >= 2, equal to `base_dist` at first.
 
-    By default four layers of width 32 in the plane, and six of width 64 above.
+    By default four layers of width 32 in the plane, and six of width 64 above. With a bounded
+    `activation`, as tanh, an outlier is not stretched further than the rows about it.
     """
     (dimension,) = base_dist.shape
     default_layers, default_width = (4, 32) if dimension == 2 else (6, 64)
@@ -62,6 +65,7 @@ def coupling_flow(
         flow_layers=layers or default_layers,
         nn_width=width or default_width,
         nn_depth=depth,
+        nn_activation=activation,
         invert=True,
     )
     flow = _in_order(flow, layers or default_layers)
@@ -77,7 +81,7 @@ def autoregressive_flow(
     depth: int = 2,
     transformer: Literal["auto", "spline", "affine"] = "auto",
 ) -> Transformed:
-    """A masked autoregressive flow on `base_dist`, of shape (d,) with d >= 2."""
+    """A masked autoregressive flow on `base_dist`, of shape (d,) with d >= 2, with tanh networks."""
     return masked_autoregressive_flow(
         key,
         base_dist=base_dist,
@@ -85,6 +89,7 @@ def autoregressive_flow(
         flow_layers=layers,
         nn_width=width,
         nn_depth=depth,
+        nn_activation=jnp.tanh,
         invert=True,
     )
 
