@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "phi-four": ("phi_four", "reproduce_phi_four"),
     "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
     "ffjord-tables": ("ffjord_tables", "reproduce_ffjord_tables"),
+    "ffjord-vae": ("ffjord_vae", "reproduce_ffjord_vae"),
     "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
 }
 BENCHMARKS = {

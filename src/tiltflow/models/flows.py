@@ -81,7 +81,7 @@ def autoregressive_flow(
     depth: int = 2,
     transformer: Literal["auto", "spline", "affine"] = "auto",
 ) -> Transformed:
-    """A masked autoregressive flow on `base_dist`, of shape (d,) with d >= 2, with tanh networks."""
+    """A masked autoregressive flow on `base_dist`, of shape (d,) with d >= 2, by tanh."""
     return masked_autoregressive_flow(
         key,
         base_dist=base_dist,

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from tiltflow.models.batch_norm import RunningStatistics
@@ -74,12 +73,12 @@ LIKELIHOOD = Minimise(MaximumLikelihood())
 
 
 class FlowFit(NamedTuple):
-    """The flow with the best held-out log-likelihood (mean, nats) and the steps it took.
+    """The model with the best held-out log-likelihood (mean, nats) and the steps it took.
 
     `skipped` is the number of steps that were not taken, in the whole run.
     """
 
-    flow: AbstractDistribution
+    flow: Any
     held_out_log_likelihood: float
     steps: int
     skipped: int = 0
@@ -97,7 +96,7 @@ class FitState(NamedTuple):
 
 def fit_flow(
     key: PRNGKeyArray,
-    flow: AbstractDistribution,
+    flow: eqx.Module,
     x: Float[Array, "n d"],
     held_out: Float[Array, "m d"],
     *,
@@ -161,7 +160,7 @@ def fit_flow(
     return FlowFit(best, best_score, best_step, skipped)
 
 
-def parts_of(flow: AbstractDistribution) -> tuple[PyTree, PyTree, PyTree]:
+def parts_of(flow: eqx.Module) -> tuple[PyTree, PyTree, PyTree]:
     """What gradients change, the running statistics that batches change, and all else."""
     parameters, fixed = trainable(flow)
     return parameters, *eqx.partition(fixed, _of_batches(fixed))
