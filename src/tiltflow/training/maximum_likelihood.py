@@ -22,6 +22,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from tiltflow.models.batch_norm import RunningStatistics
+from tiltflow.models.convolutional_field import ConvolutionalField
 from tiltflow.models.flows import trainable
 from tiltflow.models.vector_fields import ConcatSquashField, MLPField
 from tiltflow.training.flow_losses import FlowLoss, MaximumLikelihood
@@ -237,7 +238,7 @@ def _of_networks(parameters: PyTree) -> PyTree:
     """The parameters of networks, and zeros in place of all others."""
 
     def is_network(node: PyTree) -> bool:
-        return isinstance(node, (eqx.nn.MLP, ConcatSquashField, MLPField))
+        return isinstance(node, (eqx.nn.MLP, ConcatSquashField, ConvolutionalField, MLPField))
 
     def keep(node: PyTree) -> PyTree:
         return node if is_network(node) else jax.tree.map(jnp.zeros_like, node)
