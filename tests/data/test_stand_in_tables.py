@@ -1,5 +1,7 @@
 """Small tables in the place of the standard ones, from small files of their layout."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -40,10 +42,9 @@ def test_patches_lose_their_mean_and_their_last_pixel():
 def test_power_has_the_minute_of_the_day_and_loses_empty_rows(tmp_path):
     cells = ",".join(["1.5", "0.1", "240.0", "6.2", "0.0", "1.0", "17.0"])
     lines = ["Datetime,a,b,c,d,e,f,g"]
-    for i in range(100):
-        lines.append(f"16/12/2006 {i % 24:02d}:{i % 60:02d}:00,{cells}")
+    lines += [f"16/12/2006 {i % 24:02d}:{i % 60:02d}:00,{cells}" for i in range(100)]
     lines.append("16/12/2006 17:24:00,,,,,,,")
-    (tmp_path / "power_head_dec2006.csv.gz").write_text("\n".join(lines))
+    (tmp_path / "power_head_dec2006.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     splits = load_stand_in("POWER head", tmp_path)
     assert sum(len(part) for part in splits) == 100
     assert splits.train.shape[1] == 6

@@ -74,7 +74,7 @@ def patch_splits(
 
 def _is_continuous(column: Float[np.ndarray, " n"]) -> bool:
     _, counts = np.unique(column, return_counts=True)
-    return len(counts) >= FEWEST_VALUES and counts.max() <= MOST_FREQUENT * len(column)
+    return bool(len(counts) >= FEWEST_VALUES and counts.max() <= MOST_FREQUENT * len(column))
 
 
 def _bsds300(path: Path) -> Splits:
