@@ -48,7 +48,7 @@ class Budget(NamedTuple):
     train: int = 50_000
     held_out: int = 1000
     test: int = 10_000
-    steps: int = 10_000
+    steps: int = 3000
     chunk: int = 500
     batch_size: int = 100
     learning_rate: float = 1e-3

@@ -3,7 +3,7 @@
 So numbers of an image that are done at one scale wait for the others (`multiscale.py`).
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
@@ -36,12 +36,12 @@ class Leading(AbstractBijection):
         """How many coordinates it moves."""
         return self.bijection.shape[0]
 
-    def transform_and_log_det(self, x, condition=None):
+    def transform_and_log_det(self, x: Any, condition: Any = None):
         """The first ones moved."""
         moved, log_det = self.bijection.transform_and_log_det(x[: self.count])
         return jnp.concatenate([moved, x[self.count :]]), log_det
 
-    def inverse_and_log_det(self, y, condition=None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None):
         """The first ones moved back."""
         moved, log_det = self.bijection.inverse_and_log_det(y[: self.count])
         return jnp.concatenate([moved, y[self.count :]]), log_det
