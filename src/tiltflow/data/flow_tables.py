@@ -63,14 +63,19 @@ def power_splits(rows: Float[np.ndarray, "n 8"]) -> Splits:
 
 def gas_splits(rows: Float[np.ndarray, "n d"]) -> Splits:
     """Of the sensors' columns: those that say what an earlier one says are left out first."""
+    rows = distinct_columns(rows)
+    standardised = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
+    return split(standardised, standardise=False)
+
+
+def distinct_columns(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n e"]:
+    """Without those that correlate with another one by more than `MOST_CORRELATED`."""
     while True:
         similar = (np.corrcoef(rows.T) > MOST_CORRELATED).sum(axis=1)
         repeating = np.flatnonzero(similar > 1)
         if not len(repeating):
-            break
+            return rows
         rows = np.delete(rows, repeating[0], axis=1)
-    standardised = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
-    return split(standardised, standardise=False)
 
 
 def hepmass_splits(train: Float[np.ndarray, "n d"], test: Float[np.ndarray, "m e"]) -> Splits:
@@ -142,6 +147,13 @@ def _with_columns(path: Path, expected: int) -> Float[np.ndarray, "n d"]:
     return rows
 
 
+FOLDERS = {
+    "POWER": "power",
+    "GAS": "gas",
+    "HEPMASS": "hepmass",
+    "MINIBOONE": "miniboone",
+    "BSDS300": "BSDS300",
+}
 FLOW_TABLES: dict[str, Callable[[Path], Splits]] = {
     "POWER": _power,
     "GAS": _gas,

@@ -23,6 +23,8 @@ EXPERIMENTS = {
     "coverage": ("coverage", "reproduce_coverage"),
     "phi-four": ("phi_four", "reproduce_phi_four"),
     "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
+    "ffjord-tables": ("ffjord_tables", "reproduce_ffjord_tables"),
+    "ffjord-vae": ("ffjord_vae", "reproduce_ffjord_vae"),
     "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
     "ffjord-2d": ("ffjord_2d", "reproduce_ffjord_2d"),
     "ebflow-images": ("ebflow_images", "reproduce_ebflow_images"),

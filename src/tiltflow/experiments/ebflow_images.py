@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 import tiltflow
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError
-from tiltflow.data.idx_images import read_idx_images
+from tiltflow.data.idx import read_idx
 from tiltflow.data.pixel_logit import PixelLogit, bits_per_dimension
 from tiltflow.data.preprocessing import (
     fit_preprocessing,
@@ -214,7 +214,7 @@ def load_images(settings: Settings, *, seed: int) -> Images:
     wanted = {"train": settings.rows + settings.held_out, "test": settings.test}
     rows, shape = {}, (0, 0)
     for part, name in FILES.items():
-        images = read_idx_images(folder / name)
+        images = read_idx(folder / name)
         if len(images) < wanted[part]:
             raise InputError(
                 f"{folder / name}: has {len(images)} images for {wanted[part]}; fetch it anew"

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from sklearn.datasets import load_breast_cancer, load_wine
-from sklearn.mixture import GaussianMixture as SklearnMixture
 
 from tiltflow.data.dequantisation import dequantise, find_quanta
 from tiltflow.data.preprocessing import to_model_units
 from tiltflow.data.tables import read_table
 from tiltflow.estimator import BalancedEBM
+from tiltflow.experiments.table_scores import mixture_scores, paired_difference, standard_error
 from tiltflow.report.files import append_json_lines
 from tiltflow.report.table import format_table
 from tiltflow.training.bases import choose_base
@@ -37,7 +37,6 @@ FILES = {
     "mammography": ("mammography.csv.gz", "x6", 0),
     "earth_volerup": ("earth_volerup.csv", None, 0),
 }
-COMPONENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 def reproduce_tables(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
@@ -94,48 +93,27 @@ def compare_on_table(name: str, table: Float[np.ndarray, "n d"], *, seed: int) -
     seconds = time.perf_counter() - started
     scores = {
         "balanced": estimator.score_samples(test),
-        "mixture": _mixture_scores(rest, test, seed),
+        "mixture": mixture_scores(rest, test, seed),
         "flow": _flow_scores(estimator.preprocessing_, rest, test, seed),
     }
-    error = lambda values: float(np.std(values) / np.sqrt(len(values)))  # noqa: E731
+    log_z_stderr = estimator.log_normalizer_stderr_
+    differences = {
+        rival: paired_difference(scores["balanced"], scores[rival], log_z_stderr=log_z_stderr)
+        for rival in ("mixture", "flow")
+    }
     return {
         "table": name,
         "seed": seed,
         "base": estimator.base_,
         "preprocessing": estimator.preprocessing_,
         "seconds": seconds,
-        "log_z_stderr": estimator.log_normalizer_stderr_,
+        "log_z_stderr": log_z_stderr,
         "importance_ess": estimator.importance_ess_,
         **{method: float(values.mean()) for method, values in scores.items()},
-        **{f"{method}_stderr": error(values) for method, values in scores.items()},
-        **{
-            f"minus_{rival}": float((scores["balanced"] - scores[rival]).mean())
-            for rival in ("mixture", "flow")
-        },
-        **{
-            f"minus_{rival}_stderr": float(
-                np.hypot(
-                    error(scores["balanced"] - scores[rival]), estimator.log_normalizer_stderr_
-                )
-            )
-            for rival in ("mixture", "flow")
-        },
+        **{f"{method}_stderr": standard_error(values) for method, values in scores.items()},
+        **{f"minus_{rival}": mean for rival, (mean, _) in differences.items()},
+        **{f"minus_{rival}_stderr": stderr for rival, (_, stderr) in differences.items()},
     }
-
-
-def _mixture_scores(
-    rest: Float[np.ndarray, "n d"], test: Float[np.ndarray, "m d"], seed: int
-) -> Float[np.ndarray, " m"]:
-    mean, scale = rest.mean(axis=0), rest.std(axis=0)
-    z = (rest - mean) / scale
-    mixtures = [
-        SklearnMixture(components, random_state=seed, max_iter=300).fit(z)
-        for components in COMPONENTS
-        # With fewer rows than this a component is singular, and BIC runs after it.
-        if components == 1 or components * (z.shape[1] + 1) <= len(z)
-    ]
-    best = min(mixtures, key=lambda mixture: mixture.bic(z))
-    return best.score_samples((test - mean) / scale) - np.log(scale).sum()
 
 
 def _flow_scores(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from tiltflow.models.batch_norm import BatchNorm, RunningStatistics
 from tiltflow.models.continuous import ContinuousFlow
 from tiltflow.models.integration import Noise, draw_probes
+from tiltflow.models.leading import Leading
 
 Trace = Literal["exact"] | Noise
 
@@ -64,16 +65,20 @@ def batch_likelihood(
     evaluations, reached = jnp.asarray(0), jnp.asarray(True)
     statistics: list[RunningStatistics] = []
     for i, bijection in reversed(list(enumerate(bijections_of(flow)))):
-        if isinstance(bijection, ContinuousFlow):
+        continuous = bijection.bijection if isinstance(bijection, Leading) else bijection
+        if isinstance(continuous, ContinuousFlow):
             probes = None
             if trace != "exact":
                 assert key is not None
                 keys = jax.random.split(jax.random.fold_in(key, i), len(x))
-                draw = lambda key, width=bijection.probe_width: draw_probes(key, trace, 1, width)  # noqa: E731
+                draw = lambda key, width=continuous.probe_width: draw_probes(key, trace, 1, width)  # noqa: E731
                 probes = jax.vmap(draw)(keys)
-            end, calls, arrived = bijection.solve(x, probes, "base", regularisers=regularisers)
+            (count,) = continuous.shape
+            end, calls, arrived = continuous.solve(
+                x[:, :count], probes, "base", regularisers=regularisers
+            )
             assert end.log_det is not None
-            x, change = end.x, end.log_det
+            x, change = jnp.concatenate([end.x, x[:, count:]], axis=1), end.log_det
             if end.kinetic_energy is not None and end.jacobian_norm is not None:
                 kinetic, jacobian = kinetic + end.kinetic_energy, jacobian + end.jacobian_norm
             evaluations, reached = evaluations + calls, reached & arrived

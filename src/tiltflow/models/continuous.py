@@ -29,7 +29,13 @@ from tiltflow.models.integration import (
     draw_probes,
     integrate,
 )
-from tiltflow.models.vector_fields import WIDTHS, ConcatSquashField, MLPField, VectorField
+from tiltflow.models.vector_fields import (
+    WIDTHS,
+    Activation,
+    ConcatSquashField,
+    MLPField,
+    VectorField,
+)
 
 END_TIME = 0.5
 """The start of the learned T, as in the paper's examples in the plane."""
@@ -130,6 +136,7 @@ def continuous_flow(
     flows: int = 1,
     widths: tuple[int, ...] = WIDTHS,
     kind: Literal["concat_squash", "mlp"] = "concat_squash",
+    activation: Activation = jnp.tanh,
     batch_norm: bool = False,
     integration: Integration | None = None,
     hidden: bool = False,
@@ -142,7 +149,7 @@ def continuous_flow(
     new_field = {"concat_squash": ConcatSquashField, "mlp": MLPField}[kind]
     bijections: list[AbstractBijection] = []
     for each in jax.random.split(key, flows):
-        field = new_field(dimension, widths, key=each)
+        field = new_field(dimension, widths, key=each, activation=activation)
         bijections.append(ContinuousFlow(field, integration=integration, hidden=hidden))
         if batch_norm:
             bijections.append(BatchNorm(dimension))

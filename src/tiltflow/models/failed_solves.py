@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from tiltflow.data.errors import InputError
 from tiltflow.models.batch_likelihood import bijections_of
 from tiltflow.models.continuous import ContinuousFlow
+from tiltflow.models.leading import Leading
 
 
 def check_solves(flow: AbstractTransformed, x: Float[Array, "n d"]) -> None:
@@ -22,12 +23,15 @@ def check_solves(flow: AbstractTransformed, x: Float[Array, "n d"]) -> None:
         InputError: a field is not finite, or a solve ran out of steps.
     """
     for i, bijection in reversed(list(enumerate(bijections_of(flow)))):
-        if not isinstance(bijection, ContinuousFlow):
+        continuous = bijection.bijection if isinstance(bijection, Leading) else bijection
+        if not isinstance(continuous, ContinuousFlow):
             x = jax.vmap(bijection.inverse_and_log_det)(x)[0]
             continue
-        before = x
-        x, successful, velocity = _carry(bijection, before)
-        if bool(jnp.isfinite(x).all()) and bool(successful):
+        bijection, whole = continuous, x
+        before = x[:, : continuous.shape[0]]
+        moved, successful, velocity = _carry(bijection, before)
+        x = jnp.concatenate([moved, whole[:, before.shape[1] :]], axis=1)
+        if bool(jnp.isfinite(moved).all()) and bool(successful):
             continue
         name = f"continuous flow {i + 1}"
         if not bool(jnp.isfinite(velocity).all()):

@@ -1,10 +1,14 @@
-"""Coupling flows, by flowjax, on a standard normal or on a Gaussian mixture.
+"""Coupling and autoregressive flows, by flowjax, on a standard normal or on a Gaussian mixture.
 
 Layers: rational-quadratic splines (Durkan et al. 2019) in low dimension, affine couplings with
-bounded log-scales (Dinh et al. 2017) above. Every flow starts as the identity, so that it starts
-at the density it stands on.
+bounded log-scales (Dinh et al. 2017) above. Every coupling flow starts as the identity, so that it
+starts at the density it stands on.
+
+An autoregressive flow (Papamakarios et al. 2017) lets a coordinate depend on all before it, in one
+pass for a density and in d passes for a draw: it is for densities alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +26,7 @@ from flowjax.bijections import (
 )
 from flowjax.distributions import AbstractDistribution, Transformed
 from flowjax.flows import coupling_flow as flowjax_coupling_flow
+from flowjax.flows import masked_autoregressive_flow
 from flowjax.utils import get_ravelled_pytree_constructor
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
@@ -43,16 +48,16 @@ def coupling_flow(
     width: int | None = None,
     depth: int = 1,
     transformer: Literal["auto", "spline", "affine"] = "auto",
+    activation: Callable[[Array], Array] = jax.nn.relu,
 ) -> Transformed:
     """A coupling flow on `base_dist`, of shape (d,) with d >= 2, equal to `base_dist` at first.
 
-    By default four layers of width 32 in the plane, and six of width 64 above.
+    By default four layers of width 32 in the plane, and six of width 64 above. With a bounded
+    `activation`, as tanh, an outlier is not stretched further than the rows about it.
     """
     (dimension,) = base_dist.shape
     default_layers, default_width = (4, 32) if dimension == 2 else (6, 64)
-    if transformer == "auto":
-        transformer = "spline" if dimension <= SPLINE_MAX_DIMENSION else "affine"
-    kind = _Transformer(transformer)
+    kind = _transformer(transformer, dimension)
     flow = flowjax_coupling_flow(
         key,
         base_dist=base_dist,
@@ -60,10 +65,33 @@ def coupling_flow(
         flow_layers=layers or default_layers,
         nn_width=width or default_width,
         nn_depth=depth,
+        nn_activation=activation,
         invert=True,
     )
     flow = _in_order(flow, layers or default_layers)
     return _start_at_identity(eqx.tree_at(_constructors, flow, replace_fn=lambda _: kind))
+
+
+def autoregressive_flow(
+    key: PRNGKeyArray,
+    base_dist: AbstractDistribution,
+    *,
+    layers: int = 5,
+    width: int = 128,
+    depth: int = 2,
+    transformer: Literal["auto", "spline", "affine"] = "auto",
+) -> Transformed:
+    """A masked autoregressive flow on `base_dist`, of shape (d,) with d >= 2, by tanh."""
+    return masked_autoregressive_flow(
+        key,
+        base_dist=base_dist,
+        transformer=_transformer(transformer, base_dist.shape[0]).template(),
+        flow_layers=layers,
+        nn_width=width,
+        nn_depth=depth,
+        nn_activation=jnp.tanh,
+        invert=True,
+    )
 
 
 def affine_coupling(key: PRNGKeyArray, dimension: int, *, width: int) -> Coupling:
@@ -114,6 +142,12 @@ class _Transformer:
             is_leaf=lambda leaf: isinstance(leaf, paramax.NonTrainable),
         )
         return constructor(parameters)
+
+
+def _transformer(kind: Literal["auto", "spline", "affine"], dimension: int) -> _Transformer:
+    if kind == "auto":
+        kind = "spline" if dimension <= SPLINE_MAX_DIMENSION else "affine"
+    return _Transformer(kind)
 
 
 def _constructors(flow: Transformed) -> list:

@@ -17,6 +17,7 @@ errors of all its points, as in torchdiffeq; for a step size of its own, a point
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import diffrax
@@ -104,8 +105,12 @@ def integrate(
     towards: Literal["base", "data"],
     hidden: bool = False,
     regularisers: bool = False,
+    field_axes: Any = None,
 ) -> Solution:
     """Carry points from the data to the base, or back.
+
+    `field_axes` are those of `jax.vmap` for the field: None where all points have the same, else a
+    field of its structure with 0 in the place of what every point has of its own.
 
     `probes` are each point's own or all points' alike, on the coordinates or, where `hidden`, on
     the field's hidden side; without any there is no log-determinant. The log-determinant is that of
@@ -130,7 +135,11 @@ def integrate(
     )
     first, last = (0.0, 1.0) if towards == "data" else (1.0, 0.0)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(_velocities_on_hidden_side if hidden else _velocities_on_coordinates),
+        diffrax.ODETerm(
+            partial(
+                _velocities_on_hidden_side if hidden else _velocities_on_coordinates, field_axes
+            )
+        ),
         {"tsit5": diffrax.Tsit5, "dopri5": diffrax.Dopri5}[integration.solver](),
         jnp.asarray(first, x.dtype),
         jnp.asarray(last, x.dtype),
@@ -155,15 +164,16 @@ def _check_precision(tolerance: float, dtype: Any) -> None:
         )
 
 
-def _velocities_on_coordinates(s: Any, path: Path, args: tuple) -> Path:
+def _velocities_on_coordinates(field_axes: Any, s: Any, path: Path, args: tuple) -> Path:
     field, end_time, probes = args
 
-    def one(x: Float[Array, " d"], probes: Float[Array, "k d"] | None) -> tuple:
+    def one(field: Any, x: Float[Array, " d"], probes: Float[Array, "k d"] | None) -> tuple:
         if probes is None:
             return field(end_time * s, x), None
         return _products(lambda x: field(end_time * s, x), x, probes)
 
-    velocity, products = jax.vmap(one, in_axes=(0, _axis(probes)))(path.x, probes)
+    axes = (field_axes, 0, _axis(probes))
+    velocity, products = jax.vmap(one, in_axes=axes)(field, path.x, probes)
     divergence = None if probes is None else (probes * products).sum(axis=(1, 2))
     return _times(
         end_time,
@@ -176,16 +186,17 @@ def _velocities_on_coordinates(s: Any, path: Path, args: tuple) -> Path:
     )
 
 
-def _velocities_on_hidden_side(s: Any, path: Path, args: tuple) -> Path:
+def _velocities_on_hidden_side(field_axes: Any, s: Any, path: Path, args: tuple) -> Path:
     field, end_time, probes = args
 
-    def one(x: Float[Array, " d"], probes: Float[Array, "k w"]) -> tuple:
+    def one(field: Any, x: Float[Array, " d"], probes: Float[Array, "k w"]) -> tuple:
         hidden = field.enter(end_time * s, x)
         velocity, out = _products(lambda hidden: field.leave(end_time * s, hidden), hidden, probes)
         _, back = _products(lambda x: field.enter(end_time * s, x), x, out)
         return velocity, (probes * back).sum()
 
-    velocity, divergence = jax.vmap(one, in_axes=(0, _axis(probes)))(path.x, probes)
+    axes = (field_axes, 0, _axis(probes))
+    velocity, divergence = jax.vmap(one, in_axes=axes)(field, path.x, probes)
     return _times(end_time, Path(velocity, divergence, None, None))
 
 

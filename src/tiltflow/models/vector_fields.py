@@ -67,8 +67,12 @@ class ConcatSquash(eqx.Module):
 
     def __call__(self, t: Float[Array, ""], x: Float[Array, " i"]) -> Float[Array, " w"]:
         """The layer at one point."""
+        return self.squash(t, self.linear(x))
+
+    def squash(self, t: Float[Array, ""], values: Float[Array, " w"]) -> Float[Array, " w"]:
+        """What the time makes of the values W x + b."""
         gate = jax.nn.sigmoid(self.gate_slope * t + self.gate_bias)
-        return self.linear(x) * gate + self.drift * t
+        return values * gate + self.drift * t
 
 
 class ConcatSquashField(eqx.Module):

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from tiltflow.models.batch_norm import RunningStatistics
+from tiltflow.models.convolutional_field import ConvolutionalField
 from tiltflow.models.flows import trainable
 from tiltflow.models.vector_fields import ConcatSquashField, MLPField
 from tiltflow.training.flow_losses import FlowLoss, MaximumLikelihood
@@ -74,12 +74,12 @@ LIKELIHOOD = Minimise(MaximumLikelihood())
 
 
 class FlowFit(NamedTuple):
-    """The flow with the best held-out log-likelihood (mean, nats) and the steps it took.
+    """The model with the best held-out log-likelihood (mean, nats) and the steps it took.
 
     `skipped` is the number of steps that were not taken, in the whole run.
     """
 
-    flow: AbstractDistribution
+    flow: Any
     held_out_log_likelihood: float
     steps: int
     skipped: int = 0
@@ -97,7 +97,7 @@ class FitState(NamedTuple):
 
 def fit_flow(
     key: PRNGKeyArray,
-    flow: AbstractDistribution,
+    flow: eqx.Module,
     x: Float[Array, "n d"],
     held_out: Float[Array, "m d"],
     *,
@@ -109,10 +109,12 @@ def fit_flow(
     weight_decay: float = 0.0,
     objective: FlowObjective = LIKELIHOOD,
     averaging: float = AVERAGING,
+    stop: Callable[[], bool] | None = None,
     on_report: Callable[[dict], None] | None = None,
 ) -> FlowFit:
     """Minimise the loss on `x`; stop when `patience` chunks bring no gain on the held-out rows.
 
+    `stop`, where it is given, is asked before every chunk.
     `weight_decay` (decoupled: Loshchilov, Hutter 2019) is of the flow's networks alone: with it
     they go back to no bend, while linear maps stay where they are. `averaging` is the decay of the
     moving average.
@@ -126,6 +128,8 @@ def fit_flow(
     if math.isfinite(score):
         best_score = score
     for step in range(0, max_steps, chunk):
+        if stop and stop():
+            break
         rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
         fixed = (objective, static, x, batch_size, rates, decay, averaging, chunk_key)
@@ -157,7 +161,7 @@ def fit_flow(
     return FlowFit(best, best_score, best_step, skipped)
 
 
-def parts_of(flow: AbstractDistribution) -> tuple[PyTree, PyTree, PyTree]:
+def parts_of(flow: eqx.Module) -> tuple[PyTree, PyTree, PyTree]:
     """What gradients change, the running statistics that batches change, and all else."""
     parameters, fixed = trainable(flow)
     return parameters, *eqx.partition(fixed, _of_batches(fixed))
@@ -234,7 +238,7 @@ def _of_networks(parameters: PyTree) -> PyTree:
     """The parameters of networks, and zeros in place of all others."""
 
     def is_network(node: PyTree) -> bool:
-        return isinstance(node, (eqx.nn.MLP, ConcatSquashField, MLPField))
+        return isinstance(node, (eqx.nn.MLP, ConcatSquashField, ConvolutionalField, MLPField))
 
     def keep(node: PyTree) -> PyTree:
         return node if is_network(node) else jax.tree.map(jnp.zeros_like, node)

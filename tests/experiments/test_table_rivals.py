@@ -1,0 +1,33 @@
+"""Rivals on a table: fitted within their seconds, and better than they start."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flowjax.bijections import Affine
+from flowjax.distributions import StandardNormal, Transformed
+
+from tiltflow.experiments import table_rivals
+from tiltflow.experiments.table_rivals import Rival, fit_rival, log_prob_of_rows
+
+X = np.random.default_rng(0).normal([0.5, 0.0], [0.5, 1.5], (300, 2))
+
+
+def affine(key, x, held_out):
+    return Transformed(StandardNormal((2,)), Affine(jnp.zeros(2), jnp.ones(2)))
+
+
+def test_a_rival_takes_the_steps_that_its_seconds_allow(monkeypatch):
+    """By a clock that ticks once a look: making it is one second, and so is a chunk."""
+    ticks = itertools.count()
+    monkeypatch.setattr(table_rivals, "clock", lambda: float(next(ticks)))
+    rival = Rival("affine", affine, chunk=10, learning_rate=0.05)
+    flow, figures = fit_rival(jax.random.key(0), rival, X[:200], X[200:], seconds=6.0)
+    assert figures["steps_allowed"] == 50
+    assert 10 <= figures["steps"] <= 50
+    scores = log_prob_of_rows(flow, X[200:])
+    assert scores.shape == (100,)
+    assert scores.mean() == pytest.approx(figures["held_out_log_likelihood"], abs=1e-3)
+    assert scores.mean() > StandardNormal((2,)).log_prob(X[200:]).mean()
