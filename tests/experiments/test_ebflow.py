@@ -145,7 +145,7 @@ def test_missing_images_are_named(folder, monkeypatch):
     with pytest.raises(InputError, match=r"train-images.*has 300 images for 2400"):
         ebflow_images.load_images(many, seed=0)
     monkeypatch.setattr(ebflow_images, "FOLDER", folder / "nowhere")
-    with pytest.raises(InputError, match="TILTFLOW_IMAGES"):
+    with pytest.raises(InputError, match="TILTFLOW_DATA"):
         ebflow_images.load_images(many, seed=0)
 
 

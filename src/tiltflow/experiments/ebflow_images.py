@@ -62,7 +62,7 @@ from tiltflow.training.flow_losses import (
 from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 
 EXPERIMENT = "ebflow-images"
-FOLDER = Path(os.environ.get("TILTFLOW_IMAGES", "../shared/data"))
+FOLDER = Path(os.environ.get("TILTFLOW_DATA", "../shared/data/tabular")).parent
 # Data set and its folder there; file names are those of the official archives.
 DATA = {"mnist": "mnist", "fashion-mnist": "fashion_mnist"}
 FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
@@ -208,7 +208,7 @@ def load_images(settings: Settings, *, seed: int) -> Images:
     if not folder.is_dir():
         raise InputError(
             f"{folder}: is not there; put {' and '.join(FILES.values())} into it, or set "
-            "TILTFLOW_IMAGES to the folder that it is in"
+            "TILTFLOW_DATA to a folder beside it"
         )
     generator = np.random.default_rng(seed)
     wanted = {"train": settings.rows + settings.held_out, "test": settings.test}
