@@ -378,7 +378,7 @@ def summary(settings: Settings, lines: Sequence[Line], *, seeds: int) -> str:
     return f"{title}\n{format_table(columns, rows)}"
 
 
-def _written(values: Sequence[float], decimals: int) -> str:
+def _written(values: Sequence[float | int], decimals: int) -> str:
     return f"{values[0]:.{decimals}f}" if len(values) == 1 else mean_and_std(values)
 
 
