@@ -122,7 +122,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self._check_arguments()
         values, columns = as_table(X)
         X = check_table(values, columns, "X")
-        seed = int(check_random_state(self.random_state).randint(2**31))
+        seed = self._seed()
         generator = np.random.default_rng(seed)
         key = jax.random.key(seed)
         base_key, train_key = jax.random.split(key)
@@ -212,7 +212,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
-        seed = int(check_random_state(self.random_state).randint(2**31)) if key is None else key
+        seed = self._seed() if key is None else key
         chains = min(1024, 1 << (n - 1).bit_length())
         draws = []
         for batch in range(-(-n // chains)):
@@ -247,7 +247,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             raise InputError(f"n: {n} samples asked for; ask for one or more")
         values, columns = as_table(X)
         rows = self._in_order(check_cells(values, columns, "X", missing=True), columns)
-        seed = int(check_random_state(self.random_state).randint(2**31)) if key is None else key
+        seed = self._seed() if key is None else key
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
         filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
         refused = (filled.global_acceptance_rate < LEAST_ACCEPTANCE) & np.isnan(rows).any(axis=1)
@@ -258,8 +258,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
                 "share of every mode (is the row like those of the fit?)",
                 stacklevel=2,
             )
-        flat = filled.rows.reshape(-1, self.n_features_in_)
-        draws = requantise(flat, self.quanta_, self.origin_).reshape(filled.rows.shape)
+        draws = requantise(filled.rows, self.quanta_, self.origin_)
         return np.where(np.isnan(rows)[:, None], draws, rows[:, None])
 
     def mode_weights(
@@ -333,6 +332,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             raise InputError(
                 f"validation_fraction: {self.validation_fraction!r} is not between 0 and 1"
             )
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31))
 
     def _set_density(self, density: Density) -> None:
         self._frozen = FrozenModel(

@@ -35,14 +35,14 @@ def dequantise(
 
 
 def requantise(
-    X: Float[np.ndarray, "n d"],
+    X: Float[np.ndarray, "*n d"],
     quanta: Float[np.ndarray, " d"],
     origin: Float[np.ndarray, " d"],
-) -> Float[np.ndarray, "n d"]:
+) -> Float[np.ndarray, "*n d"]:
     """The nearest points origin + k · quanta; columns of quantum 0 stay as they are.
 
     Args:
-        X: (n, d).
+        X: (n, d), or with further leading axes.
         quanta: (d,) of `find_quanta`.
         origin: (d,) any point of each grid, such as the most frequent value of the column.
     """

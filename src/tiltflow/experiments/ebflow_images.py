@@ -13,7 +13,6 @@ The figure has draws by inversion and what Langevin steps make of half an image 
 """
 
 import io
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from tiltflow.data.preprocessing import (
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.contenders import choose
 from tiltflow.experiments.flow_entrants import LIKELIHOOD, Entrant, excess
+from tiltflow.experiments.tables import FOLDER as TABLES
 from tiltflow.models.energy_flow import EnergyFlow
 from tiltflow.models.energy_flow_architectures import (
     convolutional_energy_flow,
@@ -62,7 +62,7 @@ from tiltflow.training.flow_losses import (
 from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 
 EXPERIMENT = "ebflow-images"
-FOLDER = Path(os.environ.get("TILTFLOW_DATA", "../shared/data/tabular")).parent
+FOLDER = TABLES.parent
 # Data set and its folder there; file names are those of the official archives.
 DATA = {"mnist": "mnist", "fashion-mnist": "fashion_mnist"}
 FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}

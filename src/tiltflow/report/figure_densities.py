@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from tiltflow.report.style import GREY, NORMAL, SMALL, density_colours, look, new_figure
+from tiltflow.report.style import GREY, NORMAL, SMALL, density_image, look, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_LEVELS = 24
 
 # Inches; every panel has its place by hand.
 _PANEL, _GAP, _NOTE, _HEADING, _MARGIN = 1.25, 0.08, 0.2, 0.3, 0.1
@@ -55,22 +53,7 @@ def draw_figure_densities(
                 continue
             place = (_left(number) / width, bottom / height, _PANEL / width, _PANEL / height)
             axes = figure.add_axes(place)
-            axes.imshow(
-                _shares(picture.log_prob, highest),
-                origin="lower",
-                cmap=density_colours().resampled(_LEVELS),
-                vmin=0.0,
-                vmax=1.0,
-                interpolation="bilinear",
-                interpolation_stage="data",
-                aspect="auto",
-            )
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.grid(False)
-            for spine in axes.spines.values():
-                spine.set_visible(True)
-                spine.set_color(GREY)
+            density_image(axes, _shares(picture.log_prob, highest), 0.0, 1.0)
             place = (_left(number) + _PANEL / 2) / width, (bottom - _NOTE / 2) / height
             note = picture.note
             figure.text(*place, note, size=SMALL, color=GREY, ha="center", va="center")

@@ -16,7 +16,7 @@ from tiltflow.report.style import (
     GREY,
     NORMAL,
     SMALL,
-    density_colours,
+    density_image,
     look,
     new_figure,
 )
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 DEPTH = 12.0
 """Nats below the truth's highest density at which the colours end."""
-
-# Steps of half a nat: as fine as the eye needs, and a third of the file.
-_LEVELS = 24
 
 # Inches; every panel has its place by hand.
 _COLUMNS = 4
@@ -70,23 +67,8 @@ def draw_figure_two(panels: Sequence[Panel]) -> "Figure":
         bottom = top - _HEADING - _PANEL
         axes = figure.add_axes((left / width, bottom / height, _PANEL / width, _PANEL / height))
         below = np.nan_to_num(panel.log_prob - highest, nan=-np.inf, posinf=0.0)
-        image = axes.imshow(
-            np.clip(below, -DEPTH, 0.0),
-            origin="lower",
-            extent=(panel.x[0], panel.x[-1], panel.y[0], panel.y[-1]),
-            cmap=density_colours().resampled(_LEVELS),
-            vmin=-DEPTH,
-            vmax=0.0,
-            interpolation="bilinear",
-            interpolation_stage="data",
-            aspect="auto",
-        )
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.grid(False)
-        for spine in axes.spines.values():
-            spine.set_visible(True)
-            spine.set_color(GREY)
+        extent = (panel.x[0], panel.x[-1], panel.y[0], panel.y[-1])
+        image = density_image(axes, np.clip(below, -DEPTH, 0.0), -DEPTH, 0.0, extent)
         place = (left / width, (bottom + _PANEL + 0.25) / height)
         figure.text(*place, panel.name, size=NORMAL, weight="bold", parse_math=False)
         place = (left / width, (bottom + _PANEL + 0.06) / height)
