@@ -10,6 +10,7 @@ from tiltflow.data.idx import read_idx
 
 VALUES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 CONTENT = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 3, 4)) + VALUES.tobytes()
+PACKED = gzip.compress(CONTENT, mtime=0)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -23,10 +24,11 @@ def test_a_file_is_read_packed_or_not(tmp_path, pack):
     [
         (CONTENT[:-1], "cut off"),
         (CONTENT[:10], "the header is cut off"),
-        (gzip.compress(CONTENT)[:-9], "decompressed"),
+        (PACKED[:-9], "decompressed"),
         (b"\0\0\x0d\x03" + CONTENT[4:], "no IDX file of bytes"),
-        (gzip.compress(CONTENT)[:20], "decompressed"),
+        (PACKED[:20], "decompressed"),
     ],
+    ids=["values", "header", "packed", "type", "packed header"],
 )
 def test_other_files_are_refused(tmp_path, content, message):
     (tmp_path / "images").write_bytes(content)
