@@ -142,7 +142,7 @@ ROWS = "".join(f"{i},{i * i}\n" for i in range(20))
         ("nan.csv", save_text(f"a,b\n{ROWS}1,NaN\n"), ["row 21", "'b'", "nan"]),
         ("empty-cell.csv", save_text(f"a,b\n{ROWS},3\n"), ["row 21", "'a'", "nan"]),
         ("infinite.csv", save_text(f"a,b\n{ROWS}-inf,3\n"), ["row 21", "'a'", "inf"]),
-        ("text.csv", save_text(f"a,b\n{ROWS}1,red\n"), ["row 21", "'b'", "red", "--label-column"]),
+        ("text.csv", save_text(f"a,b\n{ROWS}1,red\n"), ["row 21", "'b'", "red", "not a number"]),
         ("no-rows.csv", save_text("a,b\n"), ["no rows"]),
         ("nothing.csv", save_text(""), ["empty"]),
         ("one-row.csv", save_text("a,b\n1,2\n"), ["one row"]),

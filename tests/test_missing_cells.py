@@ -76,7 +76,7 @@ def test_rows_whose_chains_hardly_move_are_told(fitted, monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([[np.inf, 20.0, np.nan]], "'x0' is inf"),
+        ([[np.inf, 20.0, np.nan]], "'mass' is inf"),
         ([["a", 20.0, np.nan]], "not a number"),
         ([[1e4, np.nan]], "has 2 columns, the model was fitted on 3"),
     ],

@@ -80,6 +80,10 @@ class Model:
     """Learning rate of the energy; None lets the base decide."""
     validation_fraction: float = 0.15
     """Share of the rows held out to watch the training."""
+    categorical_features: Annotated[str | None, tyro.conf.arg(metavar="A,B,...")] = None
+    """Columns of numbers that are categories; text with few levels is so without being named."""
+    contamination: float = 0.05
+    """Share of the rows that are called outliers, those of the lowest density."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,23 +102,26 @@ class Fit:
     def run(self) -> None:
         """Check everything, then create the folder, train, save, report and summarise."""
         _check_new_folder(self.out)
-        from tiltflow.data.checks import check_table
-        from tiltflow.data.tables import read_table
+        from tiltflow.data.schema import find_schema
+        from tiltflow.data.tables import as_frame, read_features
 
-        table = read_table(self.data, self.label_column)
-        values = check_table(table.values, table.columns, table.source)
-
-        import polars as pl
+        frame = as_frame(read_features(self.data, self.label_column)[0])
+        arguments = asdict(self.model)
+        arguments["categorical_features"] = _names(self.model.categorical_features)
+        schema, _ = find_schema(frame, arguments["categorical_features"], str(self.data))
+        if not self.quiet:
+            for name, levels in schema.levels.items():
+                _say(f"{self.data}: column '{name}' is categorical: {', '.join(map(str, levels))}")
 
         from tiltflow.estimator import BalancedEBM
         from tiltflow.report.progress import Progress
 
-        estimator = BalancedEBM(**asdict(self.model), random_state=self.seed)
+        estimator = BalancedEBM(**arguments, random_state=self.seed)
         with contextlib.closing(Progress(self.out, self.quiet)) as reports:
-            estimator.fit(pl.DataFrame(values, schema=table.columns), on_report=reports)
+            estimator.fit(frame, on_report=reports)
         estimator.save(self.out)
         estimator.report(self.out / "report.html")
-        _print_summary(estimator, values.shape[0], table.columns, self.out)
+        _print_summary(estimator, len(frame), schema.columns, self.out)
         if estimator.verdict_.status == "failed":
             raise RuntimeError(
                 f"{self.out}: the fit is not to be trusted: {' '.join(estimator.verdict_.reasons)}"
@@ -134,7 +141,7 @@ class Sample:
 
     def run(self) -> None:
         """Write one column per feature, in the user's units."""
-        from tiltflow.data.tables import check_writable, write_table
+        from tiltflow.data.tables import as_found, check_writable, write_table
 
         if self.num_samples < 1:
             raise InputError(f"--num-samples: {self.num_samples} is too few; ask for 1 or more")
@@ -143,7 +150,8 @@ class Sample:
 
         estimator = load(self.run_folder)
         draws = estimator.sample(self.num_samples, key=self.seed)
-        write_table(self.out, dict(zip(estimator.feature_names_in_, draws.T)))
+        columns = dict(zip(estimator.feature_names_in_, draws.T))
+        write_table(self.out, {name: as_found(column) for name, column in columns.items()})
         print(f"{self.num_samples} draws written to {self.out}")
 
 
@@ -161,9 +169,8 @@ class Score:
         """Write one column, `log_prob`: natural logarithm, in the user's units."""
         import numpy as np
 
-        from tiltflow.data.checks import check_cells
         from tiltflow.data.matching import match_columns
-        from tiltflow.data.tables import as_matrix, check_writable, read_columns, write_table
+        from tiltflow.data.tables import as_frame, check_writable, read_columns, write_table
 
         check_writable(self.out)
         columns = read_columns(self.data)
@@ -176,8 +183,7 @@ class Score:
         features, note = match_columns(columns, names, self.data)
         if note and not self.quiet:
             print(f"tiltflow: {self.data}: {note}", file=sys.stderr)
-        points = check_cells(as_matrix(features, self.data), names, str(self.data))
-        log_prob = np.asarray(estimator.score_samples(points), np.float64)
+        log_prob = np.asarray(estimator.score_samples(as_frame(features)), np.float64)
         write_table(self.out, {"log_prob": log_prob})
         mean, rows = log_prob.mean(), len(log_prob)
         error = f" ± {log_prob.std(ddof=1) / math.sqrt(rows):.4f}" if rows > 1 else ""
@@ -219,7 +225,7 @@ class Weights:
             print(json.dumps(found, allow_nan=False))
             return
         rows = [
-            [f"{weight:.4f}", f"{low:.4f}", f"{high:.4f}", *(f"{value:.5g}" for value in center)]
+            [f"{weight:.4f}", f"{low:.4f}", f"{high:.4f}", *map(_cell, center)]
             for weight, (low, high), center in zip(modes.weights, modes.intervals, centers)
         ]
         print(format_table(["weight", "from", "to", *names], rows))
@@ -266,11 +272,9 @@ class Reproduce:
             raise InputError(f"--seeds: {self.seeds} is too few; ask for 1 or more")
         from tiltflow.experiments import reproduce
 
-        methods = None
-        if self.methods is not None:
-            methods = tuple(name.strip() for name in self.methods.split(",") if name.strip())
-            if not methods:
-                raise InputError("--methods: names no method; give some, with commas between")
+        methods = _names(self.methods)
+        if methods == ():
+            raise InputError("--methods: names no method; give some, with commas between")
         reproduce(
             self.name,
             seeds=self.seeds,
@@ -344,6 +348,17 @@ def _say(what: Warning | Exception | str) -> None:
     """One line on stderr."""
     message = " ".join(str(what).split()) or type(what).__name__
     print(f"tiltflow: {message}", file=sys.stderr)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _names(listed: str | None) -> tuple[str, ...] | None:
+    """The names in a list with commas between."""
+    if listed is None:
+        return None
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _check_new_folder(out: Path) -> None:

@@ -1,30 +1,25 @@
 """BalancedEBM: the scikit-learn door. Rows in the user's units in, normalised densities out."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from sklearn.base import BaseEstimator, DensityMixin
+from jaxtyping import Array, Float, Int, Shaped
+from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from tiltflow.data.checks import as_table, check_cells, check_table
-from tiltflow.data.dequantisation import (
-    dequantise,
-    find_quanta,
-    most_frequent,
-    requantise,
-    share_of_ties,
-)
+from tiltflow.data.dequantisation import dequantise, share_of_ties
 from tiltflow.data.errors import InputError
-from tiltflow.data.matching import match_columns
 from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows
+from tiltflow.data.weighting import check_weights, effective_rows, split_rows
+from tiltflow.estimator_arguments import check_arguments
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.basin_weights import basin_weights
@@ -35,7 +30,7 @@ from tiltflow.frozen import FrozenModel, call_witnesses_of, draw_rows, judge_fit
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.training.balanced import Balanced
-from tiltflow.training.bases import BaseKind, choose_base
+from tiltflow.training.bases import choose_base
 from tiltflow.training.density import (
     Density,
     batched_log_density,
@@ -43,17 +38,19 @@ from tiltflow.training.density import (
     default_schedule,
     fit_density,
 )
-from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing
+from tiltflow.training.preprocess import choose_preprocessing
 
 KEPT_ROWS = 2000
 MANY_TIES = 0.2
 
 
-class BalancedEBM(DensityMixin, BaseEstimator):
+class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
     """A normalised density of a table: a base density tilted by a learned energy.
 
     Trained by maximum likelihood with negatives from chains that a flow carries between modes
-    (Grenioux, Moulines, Gabrié 2023). Densities are in nats and in the user's units.
+    (Grenioux, Moulines, Gabrié 2023). Densities are in nats and in the user's units. Rows of low
+    density are outliers. Text of few levels is a categorical column: a level's density is its
+    probability.
 
     Args:
         base: "gaussian", "mixture", "flow", or "auto", which takes the best on held-out rows.
@@ -65,6 +62,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         energy_depth: hidden layers of the energy.
         learning_rate: peak rate of the energy; None for a default that follows the base.
         validation_fraction: share of the rows that is held out to choose and to stop.
+        categorical_features: names of columns that are categories whatever they hold; those of
+            text, and of a frame's own categorical kind, are so without being named.
+        contamination: share of the rows of the fit that `predict` shall call outliers.
         random_state: a seed; the same seed on the same machine gives the same bits.
 
     Attributes:
@@ -74,7 +74,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         held_out_log_likelihood_stderr_: its standard error, over rows and log Z together.
         base_: the base chosen, in words.
         preprocessing_: the preprocessing chosen.
+        levels_: for each categorical column its levels.
         quanta_: grid step of every column, 0 where it is continuous.
+        offset_: the log-density below which a row is an outlier.
         metrics_: the reports of training, a list of dictionaries.
         importance_ess_: effective share of the flow's draws under the model, from 0 to 1.
         verdict_: whether the figures may be believed: `.status` is "trusted", "doubtful" or
@@ -95,6 +97,8 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         energy_depth: int = 3,
         learning_rate: float | None = None,
         validation_fraction: float = 0.15,
+        categorical_features: Sequence[str] | None = None,
+        contamination: float = 0.05,
         random_state: Any = None,
     ):
         self.base = base
@@ -106,31 +110,37 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.energy_depth = energy_depth
         self.learning_rate = learning_rate
         self.validation_fraction = validation_fraction
+        self.categorical_features = categorical_features
+        self.contamination = contamination
         self.random_state = random_state
 
     def fit(
-        self, X: Any, y: Any = None, *, on_report: Callable[[dict[str, Any]], None] | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        on_report: Callable[[dict[str, Any]], None] | None = None,
     ) -> "BalancedEBM":
         """Fit the density of the rows of X: (n, d), an array or a data frame; y is ignored.
 
-        `on_report` is called with a dictionary at every report of training.
+        `sample_weight`, (n,), says how many rows each stands for, up to a common factor: rows
+        enter in that proportion, and one of weight 0 does not. `on_report` is called with a
+        dictionary at every report of training.
 
         Raises:
             InputError: a ValueError that names what is wrong with X or with an argument.
             TrainingFailed: training ran away from its first state, again and again.
         """
-        self._check_arguments()
-        values, columns = as_table(X)
-        X = check_table(values, columns, "X")
+        check_arguments(self)
+        self._schema, X = find_schema(X, self.categorical_features)
+        weights = None if sample_weight is None else check_weights(sample_weight, len(X))
         seed = self._seed()
         generator = np.random.default_rng(seed)
         key = jax.random.key(seed)
         base_key, train_key = jax.random.split(key)
-
-        self.feature_names_in_ = np.asarray(columns, dtype=object)
-        self.n_features_in_ = X.shape[1]
-        self.quanta_ = find_quanta(X)
-        self.origin_ = most_frequent(X)
+        columns = list(self._schema.columns)
+        self._set_columns()
         for name, share in zip(columns, share_of_ties(X, self.quanta_)):
             if share > MANY_TIES:
                 warnings.warn(
@@ -139,10 +149,10 @@ class BalancedEBM(DensityMixin, BaseEstimator):
                     "likelihoods; drop the column, or add noise of the size of its resolution",
                     stacklevel=2,
                 )
-        order = generator.permutation(len(X))
-        held_out_rows = max(1, round(self.validation_fraction * len(X)))
-        rows = dequantise(generator, X, self.quanta_)[order]
-        held_out, training = np.split(rows, [held_out_rows])
+        of_held_out, of_training = split_rows(generator, len(X), self.validation_fraction, weights)
+        order = np.concatenate([of_held_out, of_training])
+        rows = dequantise(generator, X[order], self.quanta_)
+        held_out, training = np.split(rows, [len(of_held_out)])
 
         self.preprocessing_, self._bijection = choose_preprocessing(
             self.preprocessing, training, held_out, columns, seed=seed % 2**31
@@ -179,8 +189,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         scores = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(x_held_out)))
         scores = scores - self.log_normalizer_ + log_det
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
+        independent = effective_rows(of_held_out)
         self.held_out_log_likelihood_stderr_ = float(
-            np.hypot(scores.std() / np.sqrt(len(scores)), self.log_normalizer_stderr_)
+            np.hypot(scores.std() / np.sqrt(independent), self.log_normalizer_stderr_)
         )
         if self.stopped_:
             warnings.warn(
@@ -193,22 +204,39 @@ class BalancedEBM(DensityMixin, BaseEstimator):
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units."""
         check_is_fitted(self)
-        values, columns = as_table(X)
-        values = self._in_order(check_cells(values, columns, "X"), columns)
-        z, log_det = to_model_units(self._bijection, values)
-        log_density = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(z)))
-        return log_density - self.log_normalizer_ + log_det
+        return self._log_prob(to_numbers(self._schema, X))
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Mean log-density of the rows of X, nats, user's units."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n: int = 1, key: int | None = None) -> Float[np.ndarray, "n d"]:
+    def decision_function(self, X: Any) -> Float[np.ndarray, " n"]:
+        """How far each row's log-density is above the bound of outliers, (n, d) -> (n,), nats."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> Int[np.ndarray, " n"]:
+        """1 for every row of X like those of the fit, -1 for every outlier: (n, d) -> (n,)."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    @property
+    def offset_(self) -> float:
+        """The quantile `contamination` of the log-density of (at most 2000) rows of the fit."""
+        check_is_fitted(self)
+        if self._offset is None or self._offset[0] != self.contamination:
+            scores = self._log_prob(self._kept_rows)
+            self._offset = (self.contamination, float(np.quantile(scores, self.contamination)))
+        return self._offset[1]
+
+    def sample(self, n: int = 1, key: int | None = None) -> Shaped[np.ndarray, "n d"]:
         """Draw n rows of the EBM (not of the flow), (n, d), in the user's units.
 
         Every row is the end of a Metropolis-corrected chain of its own. Quantised columns come
-        back on their grid. `key` is a seed; None takes `random_state`'s.
+        back on their grid; with categorical columns, the array is of objects and holds their
+        levels. `key` is a seed; None takes `random_state`'s.
         """
+        return to_rows(self._schema, self._sample_numbers(n, key))
+
+    def _sample_numbers(self, n: int, key: int | None) -> Float[np.ndarray, "n d"]:
         check_is_fitted(self)
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
@@ -219,9 +247,9 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             batch_key = jax.random.fold_in(jax.random.key(seed), batch)
             draws.append(draw_rows(batch_key, self._frozen, chains))
         z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
-        return self._to_rows(z)
+        return to_user_units(self._bijection, z)
 
-    def impute(self, X: Any, key: int | None = None) -> Float[np.ndarray, "n d"]:
+    def impute(self, X: Any, key: int | None = None) -> Shaped[np.ndarray, "n d"]:
         """Rows with missing cells (nan), (n, d), each cell drawn given the others of its row.
 
         One draw for each row, so that columns keep their spread and their dependence; for
@@ -235,7 +263,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
 
     def sample_given(
         self, X: Any, n: int = 1, key: int | None = None
-    ) -> Float[np.ndarray, "rows n d"]:
+    ) -> Shaped[np.ndarray, "rows n d"]:
         """Draw n rows of p(missing | given) for every row of X, (rows, d), user's units.
 
         A row of X gives the cells that are numbers, and asks for those that are missing (nan).
@@ -245,8 +273,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
-        values, columns = as_table(X)
-        rows = self._in_order(check_cells(values, columns, "X", missing=True), columns)
+        rows = to_numbers(self._schema, X, missing=True)
         seed = self._seed() if key is None else key
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
         filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
@@ -258,11 +285,11 @@ class BalancedEBM(DensityMixin, BaseEstimator):
                 "share of every mode (is the row like those of the fit?)",
                 stacklevel=2,
             )
-        draws = requantise(filled.rows, self.quanta_, self.origin_)
-        return np.where(np.isnan(rows)[:, None], draws, rows[:, None])
+        draws = on_grids(self._schema, filled.rows)
+        return to_rows(self._schema, np.where(np.isnan(rows)[:, None], draws, rows[:, None]))
 
     def mode_weights(
-        self, label_fn: Callable[[Float[np.ndarray, "n d"]], Any] | None = None
+        self, label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None
     ) -> ModeWeights:
         """The share of mass of every label, or of every mode, with 95 % intervals.
 
@@ -300,7 +327,8 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         from tiltflow.report.fit_report import write_fit_report
 
-        samples = self.sample(min(KEPT_ROWS, 4 * len(self._kept_rows)), key=0)
+        samples = self._sample_numbers(min(KEPT_ROWS, 4 * len(self._kept_rows)), key=0)
+        samples = on_grids(self._schema, samples)
         write_fit_report(Path(path), self, self._kept_rows, samples)
 
     def save(self, path: str | Path) -> None:
@@ -308,30 +336,6 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         config, arrays = describe(self)
         write_model(Path(path), config, arrays)
-
-    def _check_arguments(self) -> None:
-        choices = {"base": get_args(BaseKind), "preprocessing": ("auto", *PREPROCESSINGS)}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name}: {getattr(self, name)!r} is not known; use {', '.join(known)}"
-                )
-        for name, least in {
-            "chains": 2,
-            "energy_width": 1,
-            "energy_depth": 1,
-        }.items():
-            if not getattr(self, name) >= least:
-                raise InputError(
-                    f"{name}: {getattr(self, name)!r} is too small; give {least} or more"
-                )
-        for name in ("max_steps", "learning_rate", "local_steps"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise InputError(f"{name}: {getattr(self, name)!r} is not positive")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(
-                f"validation_fraction: {self.validation_fraction!r} is not between 0 and 1"
-            )
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31))
@@ -344,22 +348,21 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.log_normalizer_stderr_ = float(density.log_normalizer.stderr)
         self.importance_ess_ = float(density.log_normalizer.ess)
 
-    def _to_rows(self, z: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-        return requantise(to_user_units(self._bijection, z), self.quanta_, self.origin_)
+    def _to_rows(self, z: Float[np.ndarray, "n d"]) -> Shaped[np.ndarray, "n d"]:
+        return to_rows(self._schema, to_user_units(self._bijection, z))
 
-    def _in_order(self, values: np.ndarray, columns: list[str]) -> np.ndarray:
-        """The columns of the fit, in its order; by place where either has no names."""
-        names = [str(name) for name in self.feature_names_in_]
-        if len(columns) != len(names):
-            raise InputError(
-                f"X: has {len(columns)} columns, the model was fitted on {len(names)}: "
-                f"{', '.join(names)}"
-            )
-        if columns == names:
-            return values
-        places = dict(zip(columns, range(len(columns))))
-        matched, _ = match_columns(places, names, "X")
-        return values[:, list(matched.values())]
+    def _log_prob(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        z, log_det = to_model_units(self._bijection, rows)
+        log_density = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(z)))
+        return log_density - self.log_normalizer_ + log_det
+
+    def _set_columns(self) -> None:
+        """What scikit-learn and the user want to see of the schema."""
+        self.feature_names_in_ = np.asarray(self._schema.columns, dtype=object)
+        self.n_features_in_ = len(self._schema.columns)
+        self.levels_ = dict(self._schema.levels)
+        self.quanta_ = self._schema.quanta
+        self._offset: tuple[float, float] | None = None
 
     def _call_witnesses(self) -> Witnesses:
         return call_witnesses_of(self._frozen, self._kept_points())
@@ -388,6 +391,6 @@ def load(path: str | Path) -> BalancedEBM:
         estimator = BalancedEBM(**config["parameters"])
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: the configuration is damaged ({error!r})") from None
-    estimator._check_arguments()
+    check_arguments(estimator)
     restore(estimator, config, arrays, str(path))
     return estimator

@@ -8,6 +8,7 @@ import numpy as np
 import paramax
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.schema import Schema
 from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.frozen import FrozenModel
 from tiltflow.models.energies import MLPEnergy
@@ -34,7 +35,8 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     mixture = isinstance(base, GaussianMixture)
     config = {
         "parameters": {**estimator.get_params(), "random_state": None},
-        "columns": [str(name) for name in estimator.feature_names_in_],
+        "columns": list(estimator._schema.columns),
+        "levels": {name: list(levels) for name, levels in estimator._schema.levels.items()},
         "base": estimator.base_,
         "base_components": _components(base) if mixture else None,
         "proposal_components": _components(flow),
@@ -50,8 +52,8 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "metrics": estimator.metrics_,
     }
     arrays = {
-        "quanta": estimator.quanta_,
-        "origin": estimator.origin_,
+        "quanta": estimator._schema.quanta,
+        "origin": estimator._schema.origin,
         "rows": estimator._kept_rows,
         "step_size": np.asarray(frozen.step_size),
     }
@@ -78,8 +80,6 @@ def restore(
     try:
         columns = config["columns"]
         dimension = len(columns)
-        estimator.feature_names_in_ = np.asarray(columns, dtype=object)
-        estimator.n_features_in_ = dimension
         estimator.base_ = config["base"]
         estimator.preprocessing_ = config["preprocessing"]
         estimator.local_steps_ = int(config["local_steps"])
@@ -103,8 +103,10 @@ def restore(
         earlier = range(int(config["earlier_energies"]))
         climbs = bool(config["ladder"])
         bijection = steps_template(estimator.preprocessing_, dimension)
-        estimator.quanta_ = arrays["quanta"]
-        estimator.origin_ = arrays["origin"]
+        # Models written before there were categories have none.
+        levels = {name: tuple(each) for name, each in config.get("levels", {}).items()}
+        estimator._schema = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"])
+        estimator._set_columns()
         estimator._kept_rows = arrays["rows"]
         step_size = jnp.asarray(arrays["step_size"])
     except (KeyError, TypeError, ValueError) as error:

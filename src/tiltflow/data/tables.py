@@ -26,6 +26,7 @@ EXTENSIONS = (
     ".ndjson",
     ".h5",
 )
+ARRAYS = (".npy", ".npz", ".h5")
 
 
 class Table(NamedTuple):
@@ -48,16 +49,49 @@ def read_table(path: str | Path, label_column: str | None = None) -> Table:
     Raises `InputError` where the file is missing, damaged or of an unknown kind, has no rows, or
     has a column of text that is not the label column.
     """
-    columns = read_columns(path, label_column)
-    labels = None
-    if label_column is not None:
-        if label_column not in columns:
-            raise InputError(
-                f"{path}: there is no column '{label_column}'; the columns are "
-                f"{', '.join(columns)}: name one of them"
-            )
-        labels = _as_labels(columns.pop(label_column))
+    columns, labels = read_features(path, label_column)
     return Table(as_matrix(columns, path), list(columns), labels, str(path))
+
+
+def read_features(
+    path: str | Path, label_column: str | None = None
+) -> tuple[dict[str, np.ndarray], Shaped[np.ndarray, " n"] | None]:
+    """As `read_columns`, with `label_column` set apart.
+
+    Raises `InputError` as `read_columns` does, and where there is no such column.
+    """
+    columns = read_columns(path, label_column)
+    if label_column is None:
+        return columns, None
+    if label_column not in columns:
+        raise InputError(
+            f"{path}: there is no column '{label_column}'; the columns are "
+            f"{', '.join(columns)}: name one of them"
+        )
+    labels = as_found(columns.pop(label_column))
+    if not columns:
+        raise InputError(f"{path}: no column is left to learn from; give columns of numbers")
+    return columns, labels
+
+
+def as_found(column: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """Text as strings, whole numbers as integers, other numbers as they are."""
+    if column.dtype == object:
+        if any(isinstance(cell, str) for cell in column):
+            return column.astype(np.str_)
+        column = column.astype(np.float64)
+    whole = np.all(np.isfinite(column)) and np.all(column == np.round(column))
+    return column.astype(np.int64) if whole else column
+
+
+def as_frame(columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    """Columns of `read_columns` as a data frame, empty text as missing."""
+    return pl.DataFrame(
+        {
+            name: [cell or None for cell in column] if column.dtype == object else column
+            for name, column in columns.items()
+        }
+    )
 
 
 def read_columns(path: str | Path, label_column: str | None = None) -> dict[str, np.ndarray]:
@@ -129,10 +163,16 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
 
     NPY keeps the numbers alone; NPZ and HDF5 keep a 2-D array `X` and a 1-D array `columns`.
 
-    Raises `InputError` where the path is no place for a table.
+    Raises `InputError` where the path is no place for a table, or its format not for text.
     """
     path = Path(path)
     check_writable(path)
+    text = next((name for name, column in columns.items() if column.dtype.kind in "OU"), None)
+    if text is not None and extension(path) in ARRAYS:
+        raise InputError(
+            f"{path}: column '{text}' holds text, and {extension(path)} files hold numbers alone; "
+            f"use one of {', '.join(each for each in EXTENSIONS if each not in ARRAYS)}"
+        )
     # In the same folder, so that the renaming is atomic.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -141,14 +181,6 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _as_labels(column: np.ndarray) -> np.ndarray:
-    """Text as strings, whole numbers as integers, other numbers as they are."""
-    if column.dtype == object:
-        return column.astype(np.str_)
-    whole = np.all(np.isfinite(column)) and np.all(column == np.round(column))
-    return column.astype(np.int64) if whole else column
 
 
 @contextlib.contextmanager

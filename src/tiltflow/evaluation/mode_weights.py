@@ -43,7 +43,7 @@ class ModeWeights(NamedTuple):
     """
 
     labels: Shaped[np.ndarray, " m"]
-    centers: Float[np.ndarray, "m d"] | None
+    centers: Shaped[np.ndarray, "m d"] | None
     weights: Float[np.ndarray, " m"]
     intervals: Float[np.ndarray, "m 2"]
 
@@ -67,7 +67,7 @@ class WeightEstimate(NamedTuple):
 
 
 def label_rows(
-    label_fn: Callable[[Float[np.ndarray, "n d"]], Any], rows: Float[np.ndarray, "n d"]
+    label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any], rows: Shaped[np.ndarray, "n d"]
 ) -> Shaped[np.ndarray, " n"]:
     """The labels that a user's function gives; an `InputError` if they are not one for each row."""
     labels = np.asarray(label_fn(rows))
@@ -187,7 +187,7 @@ def agreement(a: WeightEstimate, b: WeightEstimate) -> float:
 
 
 def with_intervals(
-    estimate: WeightEstimate, centers: Float[np.ndarray, "m d"] | None = None
+    estimate: WeightEstimate, centers: Shaped[np.ndarray, "m d"] | None = None
 ) -> ModeWeights:
     """The estimate as users see it; `centers`, if any, in the order of its labels."""
     p, n = estimate.weights, estimate.effective_draws

@@ -1,0 +1,204 @@
+"""Categorical columns: found or declared, coded 0, 1, 2, ..., and given back as what they were.
+
+A code is spread over a cell of width 1 as any whole number is (`dequantisation.py`), so a
+log-density in such a column is the log-probability of its level.
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from tiltflow.data.errors import InputError
+
+LEAST_ROWS_PER_LEVEL = 10
+MOST_LEVELS = 100
+"""Text with more levels, or fewer rows of each, is taken for names or remarks: a density of them
+would only remember."""
+
+Levels = Mapping[str, tuple[Any, ...]]
+"""For each categorical column its levels, in the order of their codes."""
+
+
+def levels_of_frame(X: Any) -> dict[str, tuple[Any, ...]]:
+    """The levels that a polars or pandas frame itself declares, in its order."""
+    levels = {}
+    for name, dtype in _dtypes(X).items():
+        declared = getattr(dtype, "categories", None)
+        if declared is not None and type(dtype).__name__ in ("Enum", "CategoricalDtype"):
+            levels[str(name)] = tuple(declared)
+        elif type(dtype).__name__ == "Categorical":
+            levels[str(name)] = tuple(sorted(X[name].drop_nulls().unique().to_list()))
+    return levels
+
+
+def find_levels(
+    values: Shaped[np.ndarray, "n d"],
+    columns: Sequence[str],
+    declared: Sequence[str],
+    of_frame: Levels,
+    source: str,
+) -> dict[str, tuple[Any, ...]]:
+    """The levels of every categorical column: declared, of the frame's own kind, or of text.
+
+    Levels are ordered as the frame orders them, else by their frequency, the most frequent first.
+    Levels that do not occur are left out.
+
+    Args:
+        values: (n, d), any dtype.
+        columns: d names.
+        declared: names of columns that are categorical whatever they hold.
+        of_frame: of `levels_of_frame`.
+        source: for the messages.
+
+    Raises:
+        InputError: a declared column is not there; a column with a single level; text with too
+            many levels, or dates.
+    """
+    for name in declared:
+        if name not in columns:
+            raise InputError(
+                f"categorical_features: there is no column '{name}'; the columns are "
+                f"{', '.join(columns)}: name some of them"
+            )
+    levels = {}
+    for j, name in enumerate(columns):
+        asked = name in declared or name in of_frame
+        if not asked and not _is_text(values[:, j], name, source):
+            continue
+        found, counts = _count([cell for cell in values[:, j] if not is_missing(cell)])
+        if len(found) == 1:
+            raise InputError(
+                f"{source}: column '{name}' is constant ({found[0]!r} in every row); drop it"
+            )
+        if not asked:
+            _refuse_free_text(found, counts, name, source)
+        order = {level: place for place, level in enumerate(of_frame.get(name, ()))}
+        by_frequency = sorted(zip(found, counts), key=lambda pair: (-pair[1], str(pair[0])))
+        by_frequency.sort(key=lambda pair: order.get(pair[0], len(order)))
+        levels[name] = tuple(level for level, _ in by_frequency)
+    return levels
+
+
+def encode(
+    values: Shaped[np.ndarray, "n d"], columns: Sequence[str], levels: Levels, source: str
+) -> Shaped[np.ndarray, "n d"]:
+    """The table with codes in the place of levels; missing cells become nan.
+
+    Raises:
+        InputError: a level that is not among those of the fit.
+    """
+    if not levels:
+        return values
+    coded = values.astype(object)
+    for j, name in enumerate(columns):
+        if name not in levels:
+            continue
+        codes = {level: float(code) for code, level in enumerate(levels[name])}
+        for i, cell in enumerate(values[:, j]):
+            if is_missing(cell):
+                coded[i, j] = np.nan
+            elif cell in codes:
+                coded[i, j] = codes[cell]
+            else:
+                known = ", ".join(str(level) for level in levels[name][:10])
+                raise InputError(
+                    f"{source}: row {i + 1}, column '{name}' holds {str(cell)[:40]!r}, a level "
+                    f"that the fit has not seen (it knows {known}); fit it anew, or drop the row"
+                )
+    return coded
+
+
+def decode(
+    rows: Float[np.ndarray, "*n d"], columns: Sequence[str], levels: Levels
+) -> Shaped[np.ndarray, "*n d"]:
+    """Numbers with levels in the place of codes, an object array; as they are without levels."""
+    if not levels:
+        return rows
+    decoded = rows.astype(object)
+    for j, name in enumerate(columns):
+        if name in levels:
+            known = np.empty(len(levels[name]), object)
+            known[:] = levels[name]
+            decoded[..., j] = known[np.round(rows[..., j]).astype(int)]
+    return decoded
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell of any kind is missing: None, nan, pandas' NA, or empty text."""
+    return (
+        cell is None
+        or type(cell).__name__ in ("NAType", "NaTType")
+        or (isinstance(cell, float | np.floating) and bool(np.isnan(cell)))
+        or (isinstance(cell, str) and not cell)
+    )
+
+
+def _is_text(column: Shaped[np.ndarray, " n"], name: str, source: str) -> bool:
+    """Whether a column holds text; numbers written as text are not categories.
+
+    Raises:
+        InputError: most cells are numbers, but not all.
+    """
+    if column.dtype.kind not in "OU":
+        return False
+    text = np.array([isinstance(cell, str) and bool(cell) for cell in column])
+    words = text & np.array([not isinstance(it, str) or not _is_number(it) for it in column])
+    numbers = len(column) - words.sum() - sum(is_missing(cell) for cell in column)
+    if words.any() and numbers >= words.sum():
+        row = int(words.argmax())
+        raise InputError(
+            f"{source}: row {row + 1}, column '{name}' holds {column[row][:40]!r}, not a number, "
+            "where most cells are numbers; mend that cell, or drop the row or the column"
+        )
+    return bool(words.any())
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _count(cells: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    counts: dict[Any, int] = {}
+    for cell in cells:
+        counts[cell] = counts.get(cell, 0) + 1
+    return list(counts), list(counts.values())
+
+
+def _refuse_free_text(found: list[Any], counts: list[int], name: str, source: str) -> None:
+    if all(_is_date(level) for level in found[:10]):
+        raise InputError(
+            f"{source}: column '{name}' holds dates ({found[0]!r}); turn them into numbers, such "
+            "as days since a first day, hours of the day, or months, or drop the column"
+        )
+    if len(found) > MOST_LEVELS or sum(counts) < LEAST_ROWS_PER_LEVEL * len(found):
+        raise InputError(
+            f"{source}: column '{name}' holds text of {len(found)} levels in {sum(counts)} rows "
+            f"({str(found[0])[:40]!r}, ...), too many to learn their shares; drop the column, set "
+            "it apart as labels, join rare levels, or name it among the categorical columns"
+        )
+
+
+def _is_date(level: Any) -> bool:
+    if not isinstance(level, str):
+        return False
+    try:
+        datetime.datetime.fromisoformat(level)
+    except ValueError:
+        return False
+    return True
+
+
+def _dtypes(X: Any) -> Mapping[Any, Any]:
+    """The dtype of each column of a data frame; nothing for other things."""
+    if hasattr(X, "schema") and hasattr(X, "to_numpy"):
+        return X.schema
+    if hasattr(X, "dtypes") and hasattr(X.dtypes, "items"):
+        return dict(X.dtypes.items())
+    return {}

@@ -1,0 +1,93 @@
+"""What the columns of a table are: names, categories and grids; rows to numbers, and back."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from tiltflow.data.categories import Levels, decode, encode, find_levels, levels_of_frame
+from tiltflow.data.checks import as_table, check_cells, check_table
+from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise
+from tiltflow.data.errors import InputError
+from tiltflow.data.matching import match_columns
+
+
+class Schema(NamedTuple):
+    """The columns of a fit, d of them.
+
+    `quanta` is the grid step of every column, 0 where it is continuous, 1 where it is categorical;
+    `origin` a point of each grid.
+    """
+
+    columns: tuple[str, ...]
+    levels: Levels
+    quanta: Float[np.ndarray, " d"]
+    origin: Float[np.ndarray, " d"]
+
+
+def find_schema(
+    X: Any, categorical: Sequence[str] | None, source: str = "X"
+) -> tuple[Schema, Float[np.ndarray, "n d"]]:
+    """The schema of the rows a density shall be fitted to, and the rows as numbers.
+
+    Args:
+        X: (n, d), an array or a data frame.
+        categorical: names of columns that are categorical whatever they hold; text with few levels
+            is so without being named.
+        source: the file or argument that X comes from, for the messages.
+
+    Raises:
+        InputError: as `check_table` and `find_levels`.
+    """
+    values, columns = as_table(X)
+    levels = {}
+    if values.ndim == 2 and len(columns) == values.shape[1]:
+        of_frame = levels_of_frame(X)
+        levels = find_levels(values, columns, categorical or (), of_frame, source)
+    rows = check_table(encode(values, columns, levels, source), columns, source)
+    coded = np.array([name in levels for name in columns])
+    quanta = np.where(coded, 1.0, 0.0)
+    quanta[~coded] = find_quanta(rows[:, ~coded])
+    return Schema(tuple(columns), levels, quanta, most_frequent(rows)), rows
+
+
+def to_numbers(
+    schema: Schema, X: Any, source: str = "X", *, missing: bool = False
+) -> Float[np.ndarray, "n d"]:
+    """Rows of a table as numbers, its columns in the order of the schema.
+
+    Columns are matched by name, or by place where either table has no names. Cells may be
+    `missing` (nan) where that is said.
+
+    Raises:
+        InputError: other columns, text where numbers were, levels that are not known.
+    """
+    values, columns = as_table(X)
+    if values.ndim != 2 or len(columns) != values.shape[1]:
+        return check_cells(values, columns, source, missing)
+    if len(columns) != len(schema.columns):
+        raise InputError(
+            f"{source}: has {len(columns)} columns, the model was fitted on "
+            f"{len(schema.columns)}: {', '.join(schema.columns)}"
+        )
+    if tuple(columns) != schema.columns:
+        check_cells(np.empty((0, len(columns))), columns, source)
+        matched, _ = match_columns(dict(zip(columns, range(len(columns)))), schema.columns, source)
+        values = values[:, list(matched.values())]
+    coded = encode(values, schema.columns, schema.levels, source)
+    return check_cells(coded, schema.columns, source, missing)
+
+
+def on_grids(schema: Schema, numbers: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:
+    """Numbers on the grids of their columns; codes within those of the levels."""
+    rows = requantise(numbers, schema.quanta, schema.origin)
+    for j, name in enumerate(schema.columns):
+        if name in schema.levels:
+            rows[..., j] = np.clip(rows[..., j], 0, len(schema.levels[name]) - 1)
+    return rows
+
+
+def to_rows(schema: Schema, numbers: Float[np.ndarray, "*n d"]) -> Shaped[np.ndarray, "*n d"]:
+    """Rows as they were: numbers on their grids, and levels for codes (an object array then)."""
+    return decode(on_grids(schema, numbers), schema.columns, schema.levels)

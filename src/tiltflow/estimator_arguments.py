@@ -1,0 +1,33 @@
+"""The arguments of the estimator, checked before anything is computed."""
+
+from typing import Any, get_args
+
+from tiltflow.data.errors import InputError
+from tiltflow.training.bases import BaseKind
+from tiltflow.training.preprocess import PREPROCESSINGS
+
+
+def check_arguments(estimator: Any) -> None:
+    """Raise an `InputError` that names the first argument of `BalancedEBM` that cannot be."""
+    choices = {"base": get_args(BaseKind), "preprocessing": ("auto", *PREPROCESSINGS)}
+    for name, known in choices.items():
+        found = getattr(estimator, name)
+        if found not in known:
+            raise InputError(f"{name}: {found!r} is not known; use {', '.join(known)}")
+    for name, least in {"chains": 2, "energy_width": 1, "energy_depth": 1}.items():
+        found = getattr(estimator, name)
+        if not found >= least:
+            raise InputError(f"{name}: {found!r} is too small; give {least} or more")
+    for name in ("max_steps", "learning_rate", "local_steps"):
+        found = getattr(estimator, name)
+        if found is not None and not found > 0:
+            raise InputError(f"{name}: {found!r} is not positive")
+    for name in ("validation_fraction", "contamination"):
+        found = getattr(estimator, name)
+        if not 0 < found < 1:
+            raise InputError(f"{name}: {found!r} is not between 0 and 1")
+    if isinstance(estimator.categorical_features, str):
+        raise InputError(
+            f"categorical_features: {estimator.categorical_features!r} is one text; "
+            "give a list of names of columns"
+        )

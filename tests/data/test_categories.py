@@ -1,0 +1,88 @@
+"""Categories: which columns are, in which order their levels stand, and what is refused."""
+
+import numpy as np
+import pandas
+import polars
+import pytest
+
+from tiltflow.data.categories import decode, encode, find_levels, levels_of_frame
+from tiltflow.data.errors import InputError
+
+
+def table(*columns):
+    made = np.empty((len(columns[0]), len(columns)), object)
+    for j, column in enumerate(columns):
+        made[:, j] = column
+    return made
+
+
+COLOURS = ["red"] * 10 + ["blue"] * 20 + ["green"] * 15
+NUMBERS = list(np.linspace(0.0, 1.0, 45))
+
+
+def test_text_is_coded_by_frequency_and_comes_back():
+    values = table(NUMBERS, COLOURS)
+    levels = find_levels(values, ["x", "colour"], (), {}, "X")
+    assert levels == {"colour": ("blue", "green", "red")}
+    coded = encode(values, ["x", "colour"], levels, "X").astype(float)
+    assert set(coded[:10, 1]) == {2.0} and coded[44, 0] == 1.0
+    assert (decode(coded, ["x", "colour"], levels) == values).all()
+    deep = decode(np.stack([coded, coded]), ["x", "colour"], levels)
+    assert deep.shape == (2, 45, 2) and deep[1, 0, 1] == "red"
+
+
+def test_declared_numbers_are_levels():
+    values = np.array([[1.0, 30.0], [2.0, 10.0], [3.0, 10.0]])
+    assert find_levels(values, ["a", "b"], ("b",), {}, "X") == {"b": (10.0, 30.0)}
+    with pytest.raises(InputError, match="no column 'c'; the columns are a, b"):
+        find_levels(values, ["a", "b"], ("c",), {}, "X")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        polars.DataFrame(
+            {"size": polars.Series(["M", "S", "L"] * 4, dtype=polars.Enum(["S", "M", "L", "XL"]))}
+        ),
+        pandas.DataFrame(
+            {"size": pandas.Categorical(["M", "S", "L"] * 4, ["S", "M", "L", "XL"], ordered=True)}
+        ),
+    ],
+)
+def test_a_frame_gives_its_own_order(frame):
+    """And what does not occur is left out; three rows a level are enough where it is declared."""
+    of_frame = levels_of_frame(frame)
+    assert of_frame == {"size": ("S", "M", "L", "XL")}
+    found = find_levels(frame.to_numpy().astype(object), ["size"], (), of_frame, "X")
+    assert found == {"size": ("S", "M", "L")}
+
+
+def test_levels_of_polars_categoricals_are_sorted():
+    frame = polars.DataFrame({"c": polars.Series(["b", "a", None], dtype=polars.Categorical)})
+    assert levels_of_frame(frame) == {"c": ("a", "b")}
+    assert levels_of_frame(np.zeros((3, 1))) == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "found"),
+    [
+        (["red"] * 20, "column 'c' is constant \\('red' in every row\\); drop it"),
+        ([f"name {i}" for i in range(40)], "40 levels in 40 rows .* too many"),
+        ([f"2024-01-{i:02d}" for i in range(1, 29)], "holds dates .*days since a first day"),
+    ],
+)
+def test_what_is_no_category_is_refused(column, found):
+    with pytest.raises(InputError, match=found):
+        find_levels(table(column), ["c"], (), {}, "points.csv")
+
+
+def test_numbers_written_as_text_are_no_categories():
+    assert find_levels(table(["1", "2.5"] * 20), ["c"], (), {}, "X") == {}
+
+
+def test_missing_and_unknown_levels():
+    levels = {"c": ("a", "b")}
+    coded = encode(table(["a", None, "", np.nan, pandas.NA, "b"]), ["c"], levels, "X")
+    np.testing.assert_array_equal(coded[:, 0].astype(float), [0, *[np.nan] * 4, 1])
+    with pytest.raises(InputError, match=r"row 2, column 'c' holds 'z', a level .* knows a, b"):
+        encode(table(["a", "z"]), ["c"], levels, "X")

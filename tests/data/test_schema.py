@@ -1,0 +1,66 @@
+"""Schemas: rows to numbers and back, whatever the order of the columns."""
+
+import numpy as np
+import polars
+import pytest
+
+from tiltflow.data.errors import InputError
+from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows
+
+
+@pytest.fixture(scope="module")
+def frame():
+    generator = np.random.default_rng(0)
+    return polars.DataFrame(
+        {
+            "weight": generator.normal(size=60),
+            "kind": ["cat", "dog", "dog"] * 20,
+            "count": generator.poisson(10, size=60),
+        }
+    )
+
+
+def test_grids_and_levels_of_a_frame(frame):
+    schema, rows = find_schema(frame, None)
+    assert schema.columns == ("weight", "kind", "count")
+    assert schema.levels == {"kind": ("dog", "cat")}
+    np.testing.assert_array_equal(schema.quanta, [0, 1, 1])
+    assert rows.dtype == np.float64 and set(rows[:, 1]) == {0.0, 1.0}
+    back = to_rows(schema, rows)
+    assert back[:, 1].tolist() == frame["kind"].to_list()
+    assert back[:, 2].tolist() == frame["count"].to_list()
+
+
+def test_columns_are_found_by_name(frame):
+    schema, rows = find_schema(frame, None)
+    turned = frame.select("count", "weight", "kind")
+    np.testing.assert_array_equal(to_numbers(schema, turned), rows)
+    with pytest.raises(InputError, match="column 'kind' is missing"):
+        to_numbers(schema, frame.rename({"kind": "sort"}))
+    with pytest.raises(InputError, match="has 2 columns, the model was fitted on 3"):
+        to_numbers(schema, frame.drop("kind"))
+    with pytest.raises(InputError, match="holds 'cow', a level"):
+        to_numbers(schema, frame.with_columns(kind=polars.lit("cow")))
+
+
+def test_cells_may_be_missing_where_that_is_said(frame):
+    schema, _ = find_schema(frame, None)
+    holes = frame.with_columns(kind=polars.lit(None), weight=polars.lit(None))
+    assert np.isnan(to_numbers(schema, holes, missing=True)[:, :2]).all()
+    with pytest.raises(InputError, match="column 'weight' is nan"):
+        to_numbers(schema, holes)
+
+
+def test_draws_beyond_the_levels_are_the_nearest_level(frame):
+    schema, _ = find_schema(frame, None)
+    drawn = np.array([[0.123, 1.7, 3.4], [0.1, -0.9, 7.6]])
+    np.testing.assert_array_equal(on_grids(schema, drawn), [[0.123, 1, 3], [0.1, 0, 8]])
+    assert to_rows(schema, drawn)[:, 1].tolist() == ["cat", "dog"]
+
+
+def test_declared_columns_of_an_array():
+    values = np.array([[1.5, 7.0], [2.5, 3.0], [0.5, 7.0]])
+    schema, rows = find_schema(values, ("x1",))
+    assert schema.levels == {"x1": (7.0, 3.0)}
+    np.testing.assert_array_equal(rows[:, 1], [0, 1, 0])
+    np.testing.assert_array_equal(to_rows(schema, rows).astype(float), values)
