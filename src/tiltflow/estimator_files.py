@@ -13,10 +13,11 @@ from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.frozen import FrozenModel
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, tree_arrays
+from tiltflow.models.flows import bounded_relu
 from tiltflow.models.gaussian_mixture import GaussianMixture, mixture_template
 from tiltflow.models.mixture_of_flows import MixtureOfFlows
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.training.bases import mixture_of_flows_on, proposal_on
+from tiltflow.training.bases import mixture_of_flows_on, proposal_for_rows, proposal_on
 from tiltflow.training.preprocess import steps_template
 
 FIGURES = (
@@ -41,6 +42,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "base_components": _components(base) if mixture else None,
         "proposal_components": _components(flow),
         "mixture_of_flows": isinstance(flow, MixtureOfFlows),
+        "bounded_proposal": any(leaf is bounded_relu for leaf in jax.tree.leaves(flow)),
         "preprocessing": estimator.preprocessing_,
         "local_steps": estimator.local_steps_,
         "best_step": estimator.n_iter_,
@@ -90,7 +92,9 @@ def restore(
         for name in FIGURES:
             setattr(estimator, f"{name}_", float(config[name]))
         mixture = mixture_template(int(config["proposal_components"]), dimension)
-        make = mixture_of_flows_on if config["mixture_of_flows"] else proposal_on
+        # The flows of models written before had ReLUs without bound.
+        proposal = proposal_for_rows if config.get("bounded_proposal") else proposal_on
+        make = mixture_of_flows_on if config["mixture_of_flows"] else proposal
         flow = make(jax.random.key(0), mixture)
         components = config["base_components"]
         base = flow if components is None else mixture_template(int(components), dimension)

@@ -31,9 +31,9 @@ from tiltflow.models.batch_likelihood import batch_likelihood
 from tiltflow.models.continuous import continuous_flow, continuous_flows
 from tiltflow.models.energy_flow import normalise_activations
 from tiltflow.models.energy_flow_architectures import coupled_energy_flow
-from tiltflow.models.flows import autoregressive_flow, coupling_flow
+from tiltflow.models.flows import autoregressive_flow, bounded_relu, coupling_flow
 from tiltflow.models.gaussian_mixture import best_mixture
-from tiltflow.training.bases import proposal_on
+from tiltflow.training.bases import proposal_for_rows
 from tiltflow.training.continuous_fit import ContinuousLikelihood
 from tiltflow.training.maximum_likelihood import LIKELIHOOD, FlowFit, FlowObjective, fit_flow
 
@@ -92,19 +92,16 @@ class Continuous:
 def on_one_normal(
     key: PRNGKeyArray, x: Float[np.ndarray, "n d"], held_out: Float[np.ndarray, "m d"]
 ) -> AbstractDistribution:
-    """A coupling flow on a standard normal.
-
-    With tanh: by ReLU a single outlier among the held-out rows is stretched to 1e5 deviations.
-    """
+    """A coupling flow on a standard normal."""
     base = StandardNormal((x.shape[1],))
-    return eqx.filter_jit(coupling_flow)(key, base, activation=jnp.tanh)
+    return eqx.filter_jit(coupling_flow)(key, base, activation=bounded_relu)
 
 
 def on_a_mixture(
     key: PRNGKeyArray, x: Float[np.ndarray, "n d"], held_out: Float[np.ndarray, "m d"]
 ) -> AbstractDistribution:
     """A coupling flow on the mixture that is best on the held-out rows."""
-    return proposal_on(key, best_mixture(x, held_out, seed=0).density)
+    return proposal_for_rows(key, best_mixture(x, held_out, seed=0).density)
 
 
 def autoregressive(

@@ -53,7 +53,7 @@ def coupling_flow(
     """A coupling flow on `base_dist`, of shape (d,) with d >= 2, equal to `base_dist` at first.
 
     By default four layers of width 32 in the plane, and six of width 64 above. With a bounded
-    `activation`, as tanh, an outlier is not stretched further than the rows about it.
+    `activation`, as `bounded_relu`, an outlier is not stretched further than the rows about it.
     """
     (dimension,) = base_dist.shape
     default_layers, default_width = (4, 32) if dimension == 2 else (6, 64)
@@ -70,6 +70,11 @@ def coupling_flow(
     )
     flow = _in_order(flow, layers or default_layers)
     return _start_at_identity(eqx.tree_at(_constructors, flow, replace_fn=lambda _: kind))
+
+
+def bounded_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """2 tanh(max(x, 0) / 2): a ReLU at a row, and flat where no row was."""
+    return 2.0 * jnp.tanh(jax.nn.relu(x) / 2.0)
 
 
 def autoregressive_flow(

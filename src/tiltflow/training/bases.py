@@ -17,11 +17,11 @@ import numpy as np
 import paramax
 from flowjax.bijections import Affine
 from flowjax.distributions import AbstractDistribution, Transformed
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.folds import simplest_within_error
-from tiltflow.models.flows import SPLINE_MAX_DIMENSION, coupling_flow
+from tiltflow.models.flows import SPLINE_MAX_DIMENSION, bounded_relu, coupling_flow
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture, small_mixture
 from tiltflow.models.mixture_of_flows import MixtureOfFlows
 from tiltflow.sampling.quick_jit import quick_jit
@@ -49,6 +49,7 @@ def untaught_proposal(
     key: PRNGKeyArray,
     mixture: AbstractDistribution,
     transformer: Literal["auto", "spline", "affine"] = "auto",
+    activation: Callable[[Array], Array] = jax.nn.relu,
 ) -> AbstractDistribution:
     """An unfitted proposal: a coupling flow on `mixture`, which stays as it is.
 
@@ -57,11 +58,40 @@ def untaught_proposal(
     frozen = paramax.non_trainable(mixture)
     if mixture.shape == (1,):
         return Transformed(frozen, Affine(jnp.zeros(1), jnp.ones(1)))
-    return coupling_flow(key, frozen, transformer=transformer)
+    return coupling_flow(key, frozen, transformer=transformer, activation=activation)
 
 
 proposal_on = quick_jit(0)(untaught_proposal)
 """The same, compiled as a whole: layer by layer it is seconds."""
+
+
+def proposal_for_rows(key: PRNGKeyArray, mixture: AbstractDistribution) -> AbstractDistribution:
+    """An unfitted proposal that no outlier among rows can ruin."""
+    return proposal_on(key, mixture, activation=bounded_relu)
+
+
+def fit_proposal(
+    key: PRNGKeyArray,
+    mixture: AbstractDistribution,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    *,
+    max_steps: int = 4000,
+    on_report: Callable[[dict[str, Any]], None] | None = None,
+) -> FlowFit:
+    """A proposal on `mixture`, fitted to the rows `x`."""
+    flow_key, fit_key = jax.random.split(key)
+    return fit_flow(
+        fit_key,
+        proposal_for_rows(flow_key, mixture),
+        jnp.asarray(x),
+        jnp.asarray(held_out),
+        learning_rate=3e-3,
+        weight_decay=1.0,
+        max_steps=max_steps,
+        on_report=on_report,
+    )
+
 
 mixture_of_flows_on = quick_jit(0)(MixtureOfFlows)
 """An unfitted mixture of flows on a Gaussian mixture, compiled as a whole."""
@@ -83,15 +113,8 @@ def choose_base(
     """
     if kind not in ("auto", "gaussian", "mixture", "flow"):
         raise InputError(f"base: '{kind}' is not known; use auto, gaussian, mixture or flow")
-    flow_key, fit_key = jax.random.split(key)
     mixture = best_mixture(x, held_out, seed=seed)
-    fit = fit_flow(
-        fit_key,
-        proposal_on(flow_key, mixture.density),
-        jnp.asarray(x),
-        jnp.asarray(held_out),
-        on_report=_staged(on_report, "proposal"),
-    )
+    fit = fit_proposal(key, mixture.density, x, held_out, on_report=_staged(on_report, "proposal"))
     simple = {}
     if kind in ("auto", "gaussian"):
         simple["gaussian"] = best_gaussian(x, held_out)
