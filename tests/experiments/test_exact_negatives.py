@@ -42,3 +42,20 @@ def test_a_cell_without_a_number_is_never_drawn():
         jax.random.key(1), model, None, state, jnp.zeros((4, 2)), jnp.ones(())
     )
     assert np.isfinite(negatives.position).all() and (negatives.position[:, 0] < 0).all()
+
+
+def test_the_grid_is_another_in_every_step():
+    """A grid that stays would leave holes: all points of two steps are a cell's width apart."""
+    model = TiltedEBM(Normal(jnp.zeros(2)), lambda x: 0.0 * x[0])
+    source = GridNegatives(draws=100, cells=40)
+    state = source.init(jax.random.key(0), model.base)
+
+    def places(seed):
+        negatives, *_ = eqx.filter_jit(source.draw)(
+            jax.random.key(seed), model, None, state, jnp.zeros((4, 2)), jnp.ones(())
+        )
+        return np.asarray(negatives.position) % (2 * source.half_width / source.cells)
+
+    first, second = places(0), places(1)
+    assert np.ptp(first, axis=0).max() < 1e-4
+    assert np.abs(first[0] - second[0]).min() > 1e-3

@@ -2,8 +2,9 @@
 
 Training with them shows the statistical floor: what the same network makes of the same rows when
 its negatives are right. The masses of the grid's cells add up to one, and points are drawn by them
-systematically (one uniform number for all). They are the cells' centres: for densities wider than
-a cell the sum over centres is the integral, to many digits.
+systematically (one uniform number for all). For densities wider than a cell the sum over one point
+in each is the integral, to many digits. The grid is shifted anew in every step: between points that
+stay, an energy could dig a hole that no negative ever sees.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from tiltflow.training.likelihood import Negatives
 
 
 class GridState(NamedTuple):
-    """The centres of the cells; nothing changes."""
+    """A corner of every cell; nothing changes."""
 
     points: Float[Array, "p 2"]
 
@@ -34,8 +35,8 @@ class GridNegatives:
     half_width: float = 4.5
 
     def init(self, key: PRNGKeyArray, base: AbstractDistribution, flow: Any = None) -> GridState:
-        """The grid."""
-        axis = self.half_width * (2 * (np.arange(self.cells) + 0.5) / self.cells - 1)
+        """The grid: the corners of the cells."""
+        axis = self.half_width * (2 * np.arange(self.cells) / self.cells - 1)
         points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
         return GridState(jnp.asarray(points, float))
 
@@ -53,9 +54,12 @@ class GridNegatives:
         rate: Float[Array, ""],
     ) -> tuple[Negatives, GridState, dict[str, Float[Array, ""]]]:
         """Draw under `model`."""
-        log_density = jax.vmap(model.log_density)(state.points)
+        shift_key, draw_key = jax.random.split(key)
+        shift = jax.random.uniform(shift_key, (2,)) * (2 * self.half_width / self.cells)
+        points = state.points + shift
+        log_density = jax.vmap(model.log_density)(points)
         mass = jnp.cumsum(jax.nn.softmax(jnp.nan_to_num(log_density, nan=-jnp.inf)))
-        levels = (jnp.arange(self.draws) + jax.random.uniform(key)) / self.draws
+        levels = (jnp.arange(self.draws) + jax.random.uniform(draw_key)) / self.draws
         rows = jnp.searchsorted(mass, levels * mass[-1])
         weights = jnp.full(self.draws, 1 / self.draws)
-        return Negatives(state.points[rows], weights), state, {}
+        return Negatives(points[rows], weights), state, {}
