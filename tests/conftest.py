@@ -23,3 +23,12 @@ def _forget_compiled():
     """Every compiled function holds some memory maps, of which a process may have 65 530."""
     yield
     jax.clear_caches()
+
+
+def pytest_addoption(parser):
+    """One option, for what is too long for every change."""
+    parser.addoption(
+        "--real-training",
+        action="store_true",
+        help="let scikit-learn's checks of the estimator train (about an hour on two cores)",
+    )

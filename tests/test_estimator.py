@@ -244,7 +244,7 @@ def test_bad_tables_are_value_errors(data):
 
 def test_scoring_another_width_is_refused(fitted):
     estimator, _ = fitted
-    with pytest.raises(InputError, match="fitted on 2"):
+    with pytest.raises(InputError, match="expecting 2 features"):
         estimator.score_samples(np.zeros((3, 5)))
 
 

@@ -78,7 +78,7 @@ def test_rows_whose_chains_hardly_move_are_told(fitted, monkeypatch):
     [
         ([[np.inf, 20.0, np.nan]], "'mass' is inf"),
         ([["a", 20.0, np.nan]], "not a number"),
-        ([[1e4, np.nan]], "has 2 columns, the model was fitted on 3"),
+        ([[1e4, np.nan]], "X has 2 features, but BalancedEBM is expecting 3"),
     ],
 )
 def test_what_cannot_be_filled_is_refused(fitted, rows, words):

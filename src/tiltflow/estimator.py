@@ -14,10 +14,10 @@ from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from tiltflow.data.dequantisation import dequantise, share_of_ties
+from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
-from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows
+from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows, warn_of_ties
 from tiltflow.data.weighting import check_weights, effective_rows, split_rows
 from tiltflow.estimator_arguments import check_arguments
 from tiltflow.estimator_files import describe, restore
@@ -41,7 +41,6 @@ from tiltflow.training.density import (
 from tiltflow.training.preprocess import choose_preprocessing
 
 KEPT_ROWS = 2000
-MANY_TIES = 0.2
 
 
 class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
@@ -76,7 +75,8 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         preprocessing_: the preprocessing chosen.
         levels_: for each categorical column its levels.
         quanta_: grid step of every column, 0 where it is continuous.
-        offset_: the log-density below which a row is an outlier.
+        offset_: the log-density below which a row is an outlier: the quantile `contamination` of
+            2000 rows of the fit, or of all.
         metrics_: the reports of training, a list of dictionaries.
         importance_ess_: effective share of the flow's draws under the model, from 0 to 1.
         verdict_: whether the figures may be believed: `.status` is "trusted", "doubtful" or
@@ -141,14 +141,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         base_key, train_key = jax.random.split(key)
         columns = list(self._schema.columns)
         self._set_columns()
-        for name, share in zip(columns, share_of_ties(X, self.quanta_)):
-            if share > MANY_TIES:
-                warnings.warn(
-                    f"X: column '{name}': {share:.0%} of the rows repeat a value, and on no grid; "
-                    "a density narrows onto repeated values without bound, so do not compare its "
-                    "likelihoods; drop the column, or add noise of the size of its resolution",
-                    stacklevel=2,
-                )
+        warn_of_ties(X, self._schema)
         of_held_out, of_training = split_rows(generator, len(X), self.validation_fraction, weights)
         order = np.concatenate([of_held_out, of_training])
         rows = dequantise(generator, X[order], self.quanta_)
@@ -193,6 +186,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         self.held_out_log_likelihood_stderr_ = float(
             np.hypot(scores.std() / np.sqrt(independent), self.log_normalizer_stderr_)
         )
+        self.set_offset()
         if self.stopped_:
             warnings.warn(
                 f"training ran away and stopped at its last good state: {self.stopped_}",
@@ -217,15 +211,6 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
     def predict(self, X: Any) -> Int[np.ndarray, " n"]:
         """1 for every row of X like those of the fit, -1 for every outlier: (n, d) -> (n,)."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    @property
-    def offset_(self) -> float:
-        """The quantile `contamination` of the log-density of (at most 2000) rows of the fit."""
-        check_is_fitted(self)
-        if self._offset is None or self._offset[0] != self.contamination:
-            scores = self._log_prob(self._kept_rows)
-            self._offset = (self.contamination, float(np.quantile(scores, self.contamination)))
-        return self._offset[1]
 
     def sample(self, n: int = 1, key: int | None = None) -> Shaped[np.ndarray, "n d"]:
         """Draw n rows of the EBM (not of the flow), (n, d), in the user's units.
@@ -362,7 +347,26 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         self.n_features_in_ = len(self._schema.columns)
         self.levels_ = dict(self._schema.levels)
         self.quanta_ = self._schema.quanta
-        self._offset: tuple[float, float] | None = None
+
+    def set_offset(self) -> None:
+        """Set `offset_` anew, after `contamination` was changed."""
+        check_is_fitted(self, "_kept_rows")
+        scores = self._log_prob(self._kept_rows)
+        self.offset_ = float(np.quantile(scores, self.contamination))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What `save` writes: compiled functions within a model cannot be pickled."""
+        if not hasattr(self, "_frozen"):
+            return dict(vars(self))
+        return {**self.get_params(deep=False), "_stored": describe(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As `load` does."""
+        stored = state.get("_stored")
+        vars(self).update({name: it for name, it in state.items() if name != "_stored"})
+        if stored is not None:
+            config, arrays = stored
+            restore(self, config, arrays, "the pickle")
 
     def _call_witnesses(self) -> Witnesses:
         return call_witnesses_of(self._frozen, self._kept_points())

@@ -51,6 +51,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "stopped": estimator.stopped_,
         "verdict": estimator.verdict_._asdict(),
         **{name: getattr(estimator, f"{name}_") for name in FIGURES},
+        "offset": estimator.offset_,
         "metrics": estimator.metrics_,
     }
     arrays = {
@@ -130,6 +131,10 @@ def restore(
         tuple(fill(f"earlier_{i}", energy) for i in earlier),
         climbs,
     )
+    if "offset" in config:
+        estimator.offset_ = float(config["offset"])
+    else:
+        estimator.set_offset()
 
 
 def _components(distribution: Any) -> int:

@@ -49,7 +49,7 @@ def test_effective_rows():
         (["a", 1, 2], "no number"),
         ([1.0, np.nan, 2.0], "row 2 has the weight nan"),
         ([1.0, 2.0, -1.0], "row 3 has the weight -1"),
-        ([0.0, 2.0, 0.0], "1 rows have a weight that is not 0"),
+        ([0.0, 2.0, 0.0], "all weights are zero but 1"),
     ],
 )
 def test_bad_weights(weights, found):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.sparse import issparse
 
 from tiltflow.data.errors import InputError
 
@@ -16,8 +17,13 @@ def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
     Columns of plain arrays are called x0, x1, ... The array is as found: unchecked, of any dtype.
 
     Raises:
-        InputError: the rows have different lengths.
+        InputError: the rows have different lengths, or the matrix is sparse.
     """
+    if issparse(X):
+        raise InputError(
+            "X: Sparse data was passed, but dense data is required; use X.toarray(), if there are "
+            "few columns"
+        )
     if hasattr(X, "columns") and hasattr(X, "to_numpy"):
         return X.to_numpy(), [str(name) for name in X.columns]
     try:
@@ -46,7 +52,7 @@ def check_table(
     table = check_cells(X, columns, source)
     rows, width = table.shape
     if rows < min_rows:
-        found = "no rows" if rows == 0 else "only one row" if rows == 1 else f"only {rows} rows"
+        found = {0: "no rows", 1: "only one row (one sample)"}.get(rows, f"only {rows} rows")
         raise InputError(f"{source}: found {found}; a fit needs at least {min_rows}, add data")
     if rows < width:
         raise InputError(
@@ -71,13 +77,31 @@ def check_cells(
     Raises:
         InputError: not two-dimensional, no columns, a duplicate column name, text, NaN, infinity.
     """
+    check_shape(X, columns, source)
+    table = _as_numbers(X, columns, source)
+    _refuse_non_finite(np.where(np.isnan(table), 0.0, table) if missing else table, columns, source)
+    return table
+
+
+def check_shape(X: np.ndarray, columns: Sequence[str], source: str) -> None:
+    """Raise an `InputError` unless X is (n, d), d >= 1, with d different names of `columns`.
+
+    The words of some messages are those that scikit-learn's checks of estimators look for.
+    """
     if X.ndim != 2:
         raise InputError(
-            f"{source}: expected a table of shape (rows, columns), found shape {X.shape}; "
-            "give one row per point, X.reshape(-1, 1) if there is one column"
+            f"{source}: expected a table of shape (rows, columns), found shape {X.shape}; give one "
+            "row per point. Reshape your data: X.reshape(-1, 1) if there is one column"
         )
     if X.shape[1] == 0:
-        raise InputError(f"{source}: found no columns; give at least one column of numbers")
+        raise InputError(
+            f"{source}: found 0 feature(s) (shape={X.shape}) while a minimum of 1 is required; "
+            "give at least one column of numbers"
+        )
+    if X.dtype.kind == "c":
+        raise InputError(
+            f"{source}: Complex data not supported; give real and imaginary parts as columns"
+        )
     if len(columns) != X.shape[1]:
         raise InputError(
             f"{source}: found {X.shape[1]} columns but {len(columns)} names; give one name each"
@@ -88,9 +112,6 @@ def check_cells(
             f"{source}: {list(columns).count(repeated)} columns are called '{repeated}'; "
             "rename all but one"
         )
-    table = _as_numbers(X, columns, source)
-    _refuse_non_finite(np.where(np.isnan(table), 0.0, table) if missing else table, columns, source)
-    return table
 
 
 def _as_numbers(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.ndarray, "n d"]:

@@ -1,5 +1,6 @@
 """What the columns of a table are: names, categories and grids; rows to numbers, and back."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -7,10 +8,12 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from tiltflow.data.categories import Levels, decode, encode, find_levels, levels_of_frame
-from tiltflow.data.checks import as_table, check_cells, check_table
-from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise
+from tiltflow.data.checks import as_table, check_cells, check_shape, check_table
+from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.matching import match_columns
+
+MANY_TIES = 0.2
 
 
 class Schema(NamedTuple):
@@ -41,15 +44,25 @@ def find_schema(
         InputError: as `check_table` and `find_levels`.
     """
     values, columns = as_table(X)
-    levels = {}
-    if values.ndim == 2 and len(columns) == values.shape[1]:
-        of_frame = levels_of_frame(X)
-        levels = find_levels(values, columns, categorical or (), of_frame, source)
+    check_shape(values, columns, source)
+    levels = find_levels(values, columns, categorical or (), levels_of_frame(X), source)
     rows = check_table(encode(values, columns, levels, source), columns, source)
     coded = np.array([name in levels for name in columns])
     quanta = np.where(coded, 1.0, 0.0)
     quanta[~coded] = find_quanta(rows[:, ~coded])
     return Schema(tuple(columns), levels, quanta, most_frequent(rows)), rows
+
+
+def warn_of_ties(rows: Float[np.ndarray, "n d"], schema: Schema) -> None:
+    """Warn of every column in which many rows repeat a value, on no grid."""
+    for name, share in zip(schema.columns, share_of_ties(rows, schema.quanta)):
+        if share > MANY_TIES:
+            warnings.warn(
+                f"X: column '{name}': {share:.0%} of the rows repeat a value, and on no grid; "
+                "a density narrows onto repeated values without bound, so do not compare its "
+                "likelihoods; drop the column, or add noise of the size of its resolution",
+                stacklevel=3,
+            )
 
 
 def to_numbers(
@@ -64,15 +77,13 @@ def to_numbers(
         InputError: other columns, text where numbers were, levels that are not known.
     """
     values, columns = as_table(X)
-    if values.ndim != 2 or len(columns) != values.shape[1]:
-        return check_cells(values, columns, source, missing)
+    check_shape(values, columns, source)
     if len(columns) != len(schema.columns):
         raise InputError(
-            f"{source}: has {len(columns)} columns, the model was fitted on "
-            f"{len(schema.columns)}: {', '.join(schema.columns)}"
+            f"{source} has {len(columns)} features, but BalancedEBM is expecting "
+            f"{len(schema.columns)} features as input: {', '.join(schema.columns)}"
         )
     if tuple(columns) != schema.columns:
-        check_cells(np.empty((0, len(columns))), columns, source)
         matched, _ = match_columns(dict(zip(columns, range(len(columns)))), schema.columns, source)
         values = values[:, list(matched.values())]
     coded = encode(values, schema.columns, schema.levels, source)

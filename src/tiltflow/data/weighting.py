@@ -39,8 +39,8 @@ def check_weights(sample_weight: Any, rows: int) -> Float[np.ndarray, " n"]:
         )
     if np.count_nonzero(weights) < 2:
         raise InputError(
-            f"sample_weight: {np.count_nonzero(weights)} rows have a weight that is not 0; "
-            "a fit needs two or more"
+            f"sample_weight: all weights are zero but {np.count_nonzero(weights)}; "
+            "a fit needs two rows or more of a positive weight"
         )
     return weights
 
