@@ -258,10 +258,12 @@ def test_the_page_of_a_run_follows_it(browser, tmp_path):
             run.mkdir()
             lines = [json.dumps(each) + "\n" for each in _metrics()]
             (run / "metrics.jsonl").write_text("".join(lines[:5]))
-            browser.wait(f"{status}.includes('training the energy, step 50 of 300')")
+            browser.wait(f"{status}.includes('Running: training the energy.')")
+            steps = "document.getElementById('steps').textContent"
+            assert browser.run(steps) == "Step 50 of 300"
             assert browser.run("document.querySelectorAll('.panels svg').length") == 4
             (run / "metrics.jsonl").write_text("".join(lines))
-            browser.wait(f"{status}.includes('step 300 of 300')")
+            browser.wait(f"{steps} === 'Step 300 of 300'")
             verdict = {"status": "doubtful", "reasons": [EVIL], "figures": {}}
             (run / "config.json").write_text(json.dumps({"verdict": verdict}))
             (run / "report.html").write_text("<title>done</title>")

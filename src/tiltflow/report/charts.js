@@ -246,9 +246,9 @@ function lineCharts(host, spec) {
       let end = width - 12;
       for (const each of [...panel.series].reverse()) {
         drawn("text", { x: end, y: 15, "text-anchor": "end", class: "tick" }, made, each.name);
-        end -= 7 * each.name.length + 6;
+        end -= 6 * each.name.length + 6;
         drawn("line", { x1: end - 16, x2: end, y1: 11, y2: 11, class: `line ${each.colour}` }, made);
-        end -= 30;
+        end -= 28;
       }
     }
     if (panel.mark && known(panel.mark.y)) {

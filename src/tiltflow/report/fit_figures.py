@@ -321,7 +321,7 @@ def _scale(low: float, high: float) -> _Scale:
 
 def _tick_label(scale: _Scale) -> Callable[[float, int], str]:
     def label(value: float, _: int) -> str:
-        return f"{(value - scale.offset) / scale.unit:.3g}".replace("-", "−")
+        return f"{(value - scale.offset) / scale.unit:.4g}".replace("-", "−")
 
     return label
 

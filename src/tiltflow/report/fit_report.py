@@ -84,7 +84,7 @@ def _weights(evidence: FitEvidence, columns: list[str]) -> Section:
         low, high = weights.intervals[k]
         center = [] if weights.centers is None else weights.centers[k][: len(told)]
         numbers = (f"{weights.weights[k]:.4f}", f"{low:.4f}", f"{high:.4f}")
-        rows.append([name, *numbers, *(f"{value:.5g}" for value in center)])
+        rows.append([name, *numbers, *(_digits(value) for value in center)])
     more = len(weights.weights) - len(order)
     text = (
         "The share of the density's mass with each label, with its 95 % interval."
@@ -131,7 +131,9 @@ def _pairs(evidence: FitEvidence, columns: list[str]) -> Section:
     return Section(
         "Data and samples",
         text=text,
-        figure_png=png_bytes(draw_pairs(rows, samples, columns[:shown], contours=contours)),
+        figure_png=png_bytes(
+            draw_pairs(evidence.rows, evidence.samples, columns, contours=contours)
+        ),
         figure_alt="Pair plot of rows of the table and of samples of the fitted density, with "
         "contours of the density on each pair of columns",
         chart=Chart("pairs", pairs_chart(rows, samples, columns[:shown], limits, contours))
@@ -144,10 +146,10 @@ def _columns(estimator: "BalancedEBM", evidence: FitEvidence, columns: list[str]
     rows = [
         [
             name,
-            f"{data.mean():.5g}",
-            f"{drawn.mean():.5g}",
-            f"{data.std():.5g}",
-            f"{drawn.std():.5g}",
+            _digits(data.mean()),
+            _digits(drawn.mean()),
+            _digits(data.std()),
+            _digits(drawn.std()),
             f"{evidence.rhat[j]:.3f}",
             f"{evidence.ess_bulk[j]:.0f}",
             f"{evidence.ess_tail[j]:.0f}",
@@ -257,7 +259,7 @@ def _rows(evidence: FitEvidence, columns: list[str]) -> Section:
     picked = [("most likely", k) for k in order[:count]]
     picked += [("least likely", k) for k in order[len(order) - count :]]
     rows = [
-        [said, _signed(scores[k]), *(f"{value:.6g}" for value in evidence.rows[k, : len(shown)])]
+        [said, _signed(scores[k]), *(_digits(value, 9) for value in evidence.rows[k, : len(shown)])]
         for said, k in picked
     ]
     text = (
@@ -293,6 +295,10 @@ def _configuration(estimator: "BalancedEBM") -> Section:
 def _short(value: float) -> str:
     """Four digits, without a power of ten where whole numbers do."""
     return f"{value:.0f}" if 1e3 <= value < 1e9 else f"{value:.4g}".replace("-", "−")
+
+
+def _digits(value: float, most: int = 5) -> str:
+    return f"{value:.{most}g}".replace("-", "−")
 
 
 def _signed(value: Any) -> str:

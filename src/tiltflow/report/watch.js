@@ -11,12 +11,11 @@ function duration(seconds) {
 }
 
 function sentence(state) {
-  const steps = known(state.total_steps) ? `, step ${state.step} of ${state.total_steps}` : "";
   switch (state.status) {
     case "waiting":
       return "Waiting: nothing has been written yet.";
     case "running":
-      return `Running: ${state.stage}${steps}.`;
+      return `Running: ${state.stage}.`;
     case "failed":
       return `Failed: ${state.reason}`;
     default:
@@ -50,6 +49,8 @@ function show(state) {
     bar.max = state.total_steps;
     bar.value = state.step;
   } else bar.removeAttribute("value");
+  const counted = known(state.total_steps) && state.status === "running";
+  part("steps").textContent = counted ? `Step ${state.step} of ${state.total_steps}` : "";
   part("curves").hidden = !state.chart;
   if (!state.chart) return;
   if (curves) curves.update(state.chart);

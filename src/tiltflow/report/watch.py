@@ -231,6 +231,7 @@ def _page(run: Path) -> bytes:
 <section id="now" hidden>
 <h2>Now</h2>
 <progress id="progress" aria-label="Steps of this stage"></progress>
+<p class="hint" id="steps"></p>
 <div class="scroll" role="region" tabindex="0" aria-label="Figures">
 <table><caption><span class="hidden">Figures of the last report</span></caption>
 <tbody id="figures"></tbody></table>
