@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages, spoken to over a pipe (Chrome DevTools Protocol)."""
+"""A made-up fit and its report, and a headless Chromium, spoken to over a pipe, to read it in."""
 
 import json
 import os
@@ -6,8 +6,17 @@ import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from tiltflow.evaluation.mode_weights import ModeWeights
+from tiltflow.evaluation.verdict import judge
+from tiltflow.report.fit_evidence import FitEvidence, LogZEstimate
+from tiltflow.report.fit_report import write_fit_report
+
+EVIL = "</script><img src=https://example.org/x onerror=alert(1)>"
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Chromium reads commands from descriptor 3 and writes to 4; until both are set, neither may be hit.
@@ -140,3 +149,72 @@ def browser(tmp_path_factory):
         yield browser
     finally:
         browser.close()
+
+
+def _metrics():
+    return [
+        {
+            "stage": "energy",
+            "step": step,
+            "total_steps": 300,
+            "held_out_log_likelihood": -2 - 1 / step,
+            "log_z": 0.01 * step,
+            "local_acceptance_rate": 0.6,
+            "global_acceptance_rate": 0.8,
+            "importance_ess": 0.7,
+            "gain": 0.1 if step < 200 else -0.1,
+        }
+        for step in range(10, 310, 10)
+    ]
+
+
+@pytest.fixture(scope="session")
+def made_up_fit():
+    """An estimator and its evidence, on four columns, one of them named to do harm."""
+    generator = np.random.default_rng(0)
+    draws = generator.standard_normal((12, 100, 4))
+    rows = generator.standard_normal((200, 4)).round(3)
+    verdict = judge({"rhat": 1.3, "ess_bulk": 900.0})
+    names = ["a", "b", EVIL, "d"]
+    estimator = SimpleNamespace(
+        verdict_=verdict,
+        feature_names_in_=names,
+        held_out_log_likelihood_=-5.25,
+        held_out_log_likelihood_stderr_=0.5,
+        quanta_=np.array([0.001, 0, 0, 0]),
+        metrics_=_metrics(),
+        base_="gaussian",
+        preprocessing_="standardise",
+        local_steps_=10,
+        n_iter_=200,
+        stopped_=None,
+        versions_={"python": "3.11.0"},
+        get_params=lambda: {"base": "auto"},
+        _frozen=SimpleNamespace(climbs=False),
+    )
+    weights = ModeWeights(
+        np.arange(2), rows[:2], np.array([0.7, 0.3]), np.array([[0.6, 0.8], [0.2, 0.4]])
+    )
+    ones = np.ones(4)
+    evidence = FitEvidence(
+        rows=rows,
+        row_log_prob=generator.standard_normal(200),
+        samples=generator.standard_normal((300, 4)),
+        draws=draws,
+        draw_log_prob=-(draws**2).sum(axis=2),
+        rhat=ones,
+        ess_bulk=900 * ones,
+        ess_tail=900 * ones,
+        weights=weights,
+        weights_of="modes",
+        log_z=(LogZEstimate("bridge sampling", 0.5, 0.01, "both"),),
+    )
+    return estimator, evidence
+
+
+@pytest.fixture(scope="session")
+def report(made_up_fit, tmp_path_factory):
+    """The file of its report."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_fit_report(path, *made_up_fit)
+    return path

@@ -177,7 +177,8 @@ def _training(estimator: "BalancedEBM") -> Section | None:
     )
     back = [report for report in estimator.metrics_ if report.get("event") == "rollback"]
     if back:
-        text += f" Training ran away and went back {len(back)} times: {back[-1].get('reason')}."
+        often = "once" if len(back) == 1 else f"{len(back)} times"
+        text += f" Training ran away and went back {often}: {back[-1].get('reason')}."
     return Section(
         "Training",
         text=text,

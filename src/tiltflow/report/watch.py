@@ -138,7 +138,7 @@ def read_state(run: Path) -> dict[str, Any]:
     elif _is_newer(run / "report.html", run / "metrics.jsonl"):
         status = "finished"
     stage = str(last.get("stage", ""))
-    measured = [each for each in reports if any(name in each for name in FIGURES)]
+    measured = [each for each in reports if "held_out_log_likelihood" in each]
     now = measured[-1] if measured else {}
     figures = {said: number(now.get(name)) for name, said in FIGURES.items() if name in now}
     state = {
