@@ -57,6 +57,7 @@ def test_a_fit_that_failed_is_reported_too(made_up_fit, tmp_path):
         draw_log_prob=evidence.draw_log_prob * float("nan"),
         row_log_prob=evidence.row_log_prob * float("nan"),
         rhat=evidence.rhat * float("inf"),
+        log_z=(evidence.log_z[0]._replace(value=float("-inf"), stderr=float("inf")),),
     )
     verdict = judge({"rhat": float("inf"), "ess_bulk": 0.0})
     text = _report(tmp_path / "r.html", estimator, broken, verdict_=verdict, metrics_=[])

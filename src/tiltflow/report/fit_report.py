@@ -235,7 +235,8 @@ def _log_z(evidence: FitEvidence) -> Section:
     ]
     values = np.array([each.value for each in estimates])
     error = np.array([each.stderr for each in estimates])
-    intervals = np.stack([values - 1.96 * error, values + 1.96 * error], axis=1)
+    with np.errstate(invalid="ignore"):  # an estimate that is -inf has an infinite error
+        intervals = np.stack([values - 1.96 * error, values + 1.96 * error], axis=1)
     axis = "log Z of the tilt relative to the base, nats, ± 1.96 standard errors"
     return Section(
         "log Z, by several ways",
