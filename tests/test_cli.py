@@ -18,7 +18,7 @@ from tiltflow.data.tables import read_table, write_table
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.verdict import Verdict
 
-COMMANDS = ["demo", "fit", "sample", "score", "weights", "report", "reproduce", "bench"]
+COMMANDS = ["demo", "fit", "sample", "score", "weights", "report", "watch", "reproduce", "bench"]
 
 
 class FakeEstimator:
@@ -190,7 +190,8 @@ def test_fit_writes_the_run_and_a_summary(tmp_path, capsys, table):
     assert (given["max_steps"], given["base"], given["random_state"]) == (7, "flow", 3)
     assert (given["chains"], given["learning_rate"]) == (1024, None)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in metrics] == [1, 1, 4]
+    assert [line["step"] for line in metrics[:-1]] == [1, 1, 4]
+    assert metrics[-1] == {"stage": "report"}
     assert metrics[1]["log_z"] is None
     captured = capsys.readouterr()
     for part in ("40", "2: a, b", "gaussian", "-1.2500 ± 0.5000", "0.7500 ± 0.0625", "report.html"):
@@ -216,7 +217,9 @@ def test_failed_and_interrupted_work_has_its_exit_code(tmp_path, capsys, table):
     out = tmp_path / "failed"
     message = "training ran away: energy gap 1e9"
     check_refusal(capsys, [*fit, "--out", out, "--base", "runaway"], message, code=1)
-    assert len((out / "metrics.jsonl").read_text().splitlines()) == 3
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert json.loads(lines[-1]) == {"stage": "failed", "reason": message}
     arguments = [*fit, "--out", tmp_path / "stopped", "--base", "interrupted"]
     check_refusal(capsys, arguments, "interrupted", code=130)
 
@@ -316,6 +319,30 @@ def test_report_is_written_again(capsys, run_folder):
     assert main(["report", str(run_folder)]) == 0
     assert (run_folder / "report.html").exists()
     assert "report.html" in capsys.readouterr().out
+
+
+def test_watch_gets_its_folder_and_its_port(monkeypatch, capsys, tmp_path):
+    import tiltflow.report.watch
+
+    calls = []
+    monkeypatch.setattr(tiltflow.report.watch, "watch", lambda run, port: calls.append((run, port)))
+    assert main(["watch", str(tmp_path / "later")]) == 0
+    assert main(["watch", "run", "--port", "8321", "--quiet"]) == 0
+    assert calls == [(tmp_path / "later", 0), (Path("run"), 8321)]
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    check_refusal(capsys, ["watch", tmp_path / "file"], "file", "is a file")
+    check_refusal(capsys, ["watch", tmp_path, "--port", "70000"], "--port", "70000")
+
+
+def test_fit_without_tensorboardx_names_the_extra_and_makes_nothing(
+    monkeypatch, capsys, tmp_path, table
+):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    out = tmp_path / "run"
+    fit = ["fit", table, "--label-column", "kind", "--out", out, "--tensorboard"]
+    check_refusal(capsys, fit, "tiltflow[tensorboard]")
+    assert not out.exists()
 
 
 def test_experiments_get_their_options(monkeypatch, capsys, tmp_path):

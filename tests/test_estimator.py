@@ -185,6 +185,9 @@ def test_report_is_written_before_and_after_loading(fitted, tmp_path):
     tiltflow.load(tmp_path).report(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "mass" in page and "data:image/png" in page and "http://" not in page
+    assert "Weights of modes" in page and "annealed, from above" in page
+    estimator.report(tmp_path / "labels.html", lambda rows: rows[:, 0] > rows[:, 0].mean())
+    assert "Weights of labels" in (tmp_path / "labels.html").read_text()
 
 
 @pytest.mark.parametrize(

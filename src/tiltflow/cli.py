@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 the work failed; 2 the input or the arguments were wrong; 
 A failure is one line on stderr. Nothing heavy is imported before a command runs.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -96,6 +95,8 @@ class Fit:
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Column of labels: kept apart, not a feature."""
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write TensorBoard scalars into RUN/tensorboard; needs `tiltflow[tensorboard]`."""
     seed: Seed = 0
     quiet: Quiet = False
 
@@ -117,10 +118,11 @@ class Fit:
         from tiltflow.report.progress import Progress
 
         estimator = BalancedEBM(**arguments, random_state=self.seed)
-        with contextlib.closing(Progress(self.out, self.quiet)) as reports:
+        with Progress(self.out, self.quiet, self.tensorboard) as reports:
             estimator.fit(frame, on_report=reports)
-        estimator.save(self.out)
-        estimator.report(self.out / "report.html")
+            reports({"stage": "report"})
+            estimator.save(self.out)
+            estimator.report(self.out / "report.html")
         _print_summary(estimator, len(frame), schema.columns, self.out)
         if estimator.verdict_.status == "failed":
             raise RuntimeError(
@@ -250,6 +252,26 @@ class Report:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Show a run in progress in the browser, on this machine only; Ctrl-C ends it."""
+
+    run_folder: Annotated[
+        tyro.conf.Positional[Path],
+        tyro.conf.arg(metavar="RUN", help="Folder that `fit` writes, or is about to."),
+    ]
+    port: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Port to listen on; 0 takes a free one."""
+    seed: Seed = 0
+    quiet: Quiet = False
+
+    def run(self) -> None:
+        """Print the address and serve until interrupted."""
+        from tiltflow.report.watch import watch
+
+        watch(self.run_folder, self.port)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reproduce:
     """Run an experiment of a paper and print its table."""
 
@@ -309,6 +331,7 @@ COMMANDS: dict[str, type] = {
     "score": Score,
     "weights": Weights,
     "report": Report,
+    "watch": Watch,
     "reproduce": Reproduce,
     "bench": Bench,
 }

@@ -39,6 +39,7 @@ from tiltflow.training.density import (
     fit_density,
 )
 from tiltflow.training.preprocess import choose_preprocessing
+from tiltflow.versions import installed_versions
 
 KEPT_ROWS = 2000
 
@@ -82,6 +83,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         verdict_: whether the figures may be believed: `.status` is "trusted", "doubtful" or
             "failed", `.reasons` says why, `.figures` holds what it was judged by.
         stopped_: what ran away for good during training, or None.
+        versions_: what it was fitted with: Python, packages, system and device.
         n_features_in_, feature_names_in_: as scikit-learn has them.
     """
 
@@ -177,6 +179,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         self.metrics_ = density.reports
         self.n_iter_ = density.best_step
         self.stopped_ = None if density.stopped is None else str(density.stopped)
+        self.versions_ = installed_versions()
         self._kept_rows = X[order[:KEPT_ROWS]]
         self._judge()
         scores = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(x_held_out)))
@@ -283,18 +286,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         their centres come back in the user's units.
         """
         check_is_fitted(self)
-        witnesses = self._call_witnesses()
-        chains = np.asarray(witnesses.recording.position, float)
-        draws = np.asarray(witnesses.draws, float)
-        log_weights = np.asarray(witnesses.log_weights, float)
-        if label_fn is None:
-            found = basin_weights(self._frozen.model.log_density, chains, draws, log_weights)
-            return with_intervals(found[0], self._to_rows(found[1]))
-        rows = chains.reshape(-1, chains.shape[-1])
-        labels, draw_labels = (label_rows(label_fn, self._to_rows(each)) for each in (rows, draws))
-        return with_intervals(
-            label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights)
-        )
+        return self._weigh(self._call_witnesses(), label_fn)
 
     def log_normalizer_bounds(self, key: int = 0) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.
@@ -307,14 +299,20 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         model, flow, kernel = self._frozen.model, self._frozen.flow, self._frozen.kernel
         return bracket(jax.random.key(key), model.log_density, flow, position, kernel)
 
-    def report(self, path: str | Path) -> None:
-        """Write the HTML report of the fit to `path`: one file that opens without a network."""
+    def report(
+        self, path: str | Path, label_fn: Callable[[Float[np.ndarray, "n d"]], Any] | None = None
+    ) -> None:
+        """Write the HTML report of the fit to `path`: one file that opens without a network.
+
+        Weights are those of modes, or of labels by `label_fn`, as `mode_weights` takes it.
+        """
         check_is_fitted(self)
+        from tiltflow.report.fit_evidence import gather
         from tiltflow.report.fit_report import write_fit_report
 
         samples = self._sample_numbers(min(KEPT_ROWS, 4 * len(self._kept_rows)), key=0)
         samples = on_grids(self._schema, samples)
-        write_fit_report(Path(path), self, self._kept_rows, samples)
+        write_fit_report(Path(path), self, gather(self, samples, label_fn))
 
     def save(self, path: str | Path) -> None:
         """Write `config.json` and `model.safetensors` into the folder `path`."""
@@ -370,6 +368,19 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
 
     def _call_witnesses(self) -> Witnesses:
         return call_witnesses_of(self._frozen, self._kept_points())
+
+    def _weigh(self, witnesses: Witnesses, label_fn: Callable[..., Any] | None) -> ModeWeights:
+        chains = np.asarray(witnesses.recording.position, float)
+        draws = np.asarray(witnesses.draws, float)
+        log_weights = np.asarray(witnesses.log_weights, float)
+        if label_fn is None:
+            found = basin_weights(self._frozen.model.log_density, chains, draws, log_weights)
+            return with_intervals(found[0], self._to_rows(found[1]))
+        rows = chains.reshape(-1, chains.shape[-1])
+        labels, draw_labels = (label_rows(label_fn, self._to_rows(each)) for each in (rows, draws))
+        return with_intervals(
+            label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights)
+        )
 
     def _kept_points(self) -> Float[Array, "n d"]:
         return jnp.asarray(to_model_units(self._bijection, self._kept_rows)[0])

@@ -49,6 +49,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "earlier_energies": len(frozen.earlier),
         "ladder": frozen.climbs,
         "stopped": estimator.stopped_,
+        "versions": estimator.versions_,
         "verdict": estimator.verdict_._asdict(),
         **{name: getattr(estimator, f"{name}_") for name in FIGURES},
         "offset": estimator.offset_,
@@ -88,6 +89,7 @@ def restore(
         estimator.local_steps_ = int(config["local_steps"])
         estimator.n_iter_ = config["best_step"]
         estimator.stopped_ = config["stopped"]
+        estimator.versions_ = dict(config.get("versions", {}))
         estimator.verdict_ = read_verdict(config["verdict"])
         estimator.metrics_ = config["metrics"]
         for name in FIGURES:

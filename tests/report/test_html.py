@@ -1,14 +1,21 @@
 """The report is one valid page that loads nothing and escapes whatever it is given."""
 
 import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import pytest
 
-from tiltflow.report.html import Section, write_report
+from tiltflow.report.html import Chart, Section, json_in_page, write_report
 from tiltflow.report.style import new_figure, png_bytes
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
+LINES = Chart("lines", {"label": "curves", "x": [], "x_name": "step", "panels": []}, True)
 EVIL = "\"><script>alert('1')</script><img src=https://example.org/x.png onerror=alert(2)>&amp;"
 
 
@@ -93,6 +100,59 @@ def test_nothing_is_loaded_and_the_policy_forbids_it(tmp_path):
     assert "prefers-color-scheme: dark" in css
     assert "url(" not in css
     assert "@import" not in css
+
+
+def test_a_chart_brings_the_only_script_that_the_policy_lets_run(tmp_path):
+    section = Section("A", figure_png=_png(), figure_alt="a", chart=LINES)
+    write_report(tmp_path / "r.html", "t", "l", [section])
+    text = (tmp_path / "r.html").read_bytes()
+    scripts = re.findall(rb"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0]).digest()).decode()
+    policy = re.search(r'Policy" content="([^"]*)"', text.decode()).group(1)
+    assert f"; script-src 'sha256-{digest}'; connect-src 'none'" in policy
+    assert "unsafe" not in policy.replace("style-src 'unsafe-inline'", "")
+    code = scripts[0].decode()
+    for word in ("innerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "import("):
+        assert word not in code
+
+
+def test_a_chart_is_hidden_until_the_script_finds_it_and_the_figure_is_there(tmp_path):
+    section = Section("A", figure_png=_png(), figure_alt="a", chart=LINES)
+    page = _page(tmp_path / "r.html", [section])
+    (chart,) = (each for each in page.all("div") if each.get("class") == "chart")
+    assert "hidden" in chart and chart["data-replaces"] == "yes"
+    assert "hidden" not in page.all("figure")[0]
+    assert [script.get("type") for script in page.all("script")] == ["application/json", None]
+
+
+def test_json_in_a_page_cannot_leave_its_element(tmp_path):
+    evil = {"name": "</script><script>alert(1)</script><!--", EVIL: ["\u2028]]>&lt;"]}
+    text = json_in_page(evil)
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == evil
+    page = _page(tmp_path / "r.html", [Section("A", chart=Chart("pairs", evil))])
+    assert len(page.all("script")) == 2
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_in_page({"x": float("nan")})
+
+
+@pytest.mark.parametrize("name", ["report.js", "watch.js"])
+def test_the_scripts_parse(tmp_path, name):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node.js is not installed, and nothing else here reads JavaScript")
+    folder = files("tiltflow.report")
+    code = folder.joinpath("charts.js").read_text() + folder.joinpath(name).read_text()
+    (tmp_path / "all.js").write_text(code)
+    done = subprocess.run([node, "--check", "all.js"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_reasons_are_listed_below_the_lead(tmp_path):
+    write_report(tmp_path / "r.html", "t", "lead", [], ["First.", EVIL])
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    assert page.text_of("li") == ["First.", EVIL]
 
 
 def test_everything_is_escaped(tmp_path):

@@ -22,7 +22,8 @@ def basin_weights(
     modes = find_modes(log_density, chains.reshape(-1, d))
     finite = np.isfinite(log_weights)
     labels: Int[np.ndarray, " k"] = np.zeros(len(draws), int)
-    labels[finite] = assign(log_density, draws[finite], modes)
+    if len(modes.centers) > 1:  # of one mode all are
+        labels[finite] = assign(log_density, draws[finite], modes)
     estimate = label_weights(modes.labels.reshape(sweeps, n), labels, log_weights)
     centers: Any = modes.centers[estimate.labels]
     return estimate, centers

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from tiltflow.report.contours import PairContours, robust_limits
 from tiltflow.report.style import (
     BLUE,
     GREY,
@@ -16,6 +17,7 @@ from tiltflow.report.style import (
     VERMILION,
     look,
     new_figure,
+    one_line,
     thin,
 )
 
@@ -94,10 +96,12 @@ def draw_pairs(
     samples: Float[np.ndarray, "m d"],
     columns: Sequence[str],
     max_columns: int = 6,
+    contours: Mapping[tuple[int, int], PairContours] | None = None,
 ) -> "Figure":
     """Pair plot of the first `max_columns` columns, data in ink and samples of the EBM in blue.
 
-    On the diagonal, histograms of both over each other; below it the data, above it the samples.
+    On the diagonal, histograms of both over each other; below it the data, above it the samples;
+    over both the `contours`, whose keys are pairs of columns (across, up) with across < up.
     The axes follow robust quantiles of the data, and the legend says what share lies outside.
     Raises `ValueError` where `columns` does not name every column.
     """
@@ -105,7 +109,7 @@ def draw_pairs(
         raise ValueError(f"{len(columns)} column names for {data.shape[1]} columns")
     shown = min(len(columns), max_columns)
     data, samples = data[:, :shown], samples[:, :shown]
-    limits = np.array([_robust_limits(data[:, j]) for j in range(shown)]).reshape(shown, 2)
+    limits = np.array([robust_limits(data[:, j]) for j in range(shown)]).reshape(shown, 2)
     scales = [_scale(low, high) for low, high in limits]
     names = [_name(str(name), scale) for name, scale in zip(columns, scales)]
 
@@ -133,6 +137,9 @@ def draw_pairs(
             else:
                 points, colour = (data, INK) if i > j else (samples, BLUE)
                 _draw_points(axes, points[:, [j, i]], colour)
+                pair = (contours or {}).get((min(i, j), max(i, j)))
+                if pair is not None:
+                    _draw_contours(axes, pair if j < i else pair.transposed())
                 axes.set_ylim(*limits[i])
                 axes.yaxis.set_major_formatter(_tick_label(scales[i]))
             axes.set_xlim(*limits[j])
@@ -205,14 +212,6 @@ def _mark_kept(axes: "Axes", step: float, value: float) -> None:
     )
 
 
-def _robust_limits(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """From the 0.5 % to the 99.5 % quantile, a margin of 12 % on both sides."""
-    finite = values[np.isfinite(values)]
-    low, high = np.quantile(finite, [0.005, 0.995]) if finite.size else (0.0, 1.0)
-    margin = 0.12 * (high - low) or 0.05 * abs(high) or 1.0
-    return float(low - margin), float(high + margin)
-
-
 def _draw_histograms(
     axes: "Axes",
     data: Float[np.ndarray, " n"],
@@ -238,6 +237,12 @@ def _draw_points(axes: "Axes", points: Float[np.ndarray, "n 2"], colour: str) ->
     points = thin(points, _POINTS)
     points = points[np.all(np.isfinite(points), axis=1)]
     axes.plot(points[:, 0], points[:, 1], "o", ms=1.6, mew=0, color=colour, alpha=0.45)
+
+
+def _draw_contours(axes: "Axes", contours: PairContours) -> None:
+    for share, lines in zip(contours.shares, contours.lines):
+        for line in lines:
+            axes.plot(line[:, 0], line[:, 1], color=BLUE, lw=1.3 if share == 0.5 else 0.8)
 
 
 def _dress(axes: "Axes", i: int, j: int, names: Sequence[str]) -> None:
@@ -316,7 +321,7 @@ def _scale(low: float, high: float) -> _Scale:
 
 def _tick_label(scale: _Scale) -> Callable[[float, int], str]:
     def label(value: float, _: int) -> str:
-        return f"{(value - scale.offset) / scale.unit:.3g}".replace("-", "−")
+        return f"{(value - scale.offset) / scale.unit:.4g}".replace("-", "−")
 
     return label
 
@@ -326,7 +331,5 @@ def _name(name: str, scale: _Scale, most: int = 20) -> str:
     sign = "−" if scale.offset > 0 else "+"
     offset = f" {sign} {abs(scale.offset):.12g}" if scale.offset else ""
     unit = f" / 1e{round(math.log10(scale.unit))}" if scale.unit != 1 else ""
-    name = " ".join(name.split())
-    most = max(most - len(offset + unit), 6)
-    name = name if len(name) <= most else name[: most - 1] + "…"
+    name = one_line(name, max(most - len(offset + unit), 6))
     return f"({name}{offset}){unit}" if offset and unit else name + offset + unit

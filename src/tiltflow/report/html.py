@@ -1,15 +1,19 @@
 """One HTML file that holds a whole report: text, tables and figures, read without a network.
 
-Everything is inlined and a content security policy forbids the page to fetch anything. Whatever a
-caller passes is escaped: column names come from users' files.
+Everything is inlined and a content security policy forbids the page to fetch anything, or to run
+another script than its own, whose hash it holds. Whatever a caller passes is escaped: column names
+come from users' files. Charts need the script; the pictures do not.
 """
 
 import base64
+import hashlib
+import json
 import os
 import struct
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from importlib.resources import files
+from typing import Any, NamedTuple
 
 from tiltflow.report.files import write_atomically
 from tiltflow.report.style import DPI
@@ -19,48 +23,21 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
-_CSS = """
-:root { color-scheme: light dark; --page: #f6f8fa; --card: #ffffff; --ink: #24292f;
-  --quiet: #57606a; --line: #d8dee4; --accent: #0072b2; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #0d1117; --card: #161b22; --ink: #e6edf3; --quiet: #9da7b3; --line: #30363d;
-    --accent: #56b4e9; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-header, main, footer { max-width: 60rem; margin: 0 auto; padding: 0 1.25rem; }
-header { padding-top: 2.25rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .75rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; line-height: 1.3; margin: 0 0 .75rem; overflow-wrap: anywhere; }
-p { margin: 0 0 1rem; max-width: 46rem; overflow-wrap: anywhere; }
-.lead { font-size: 1.1rem; border-left: .25rem solid var(--accent); padding-left: .9rem;
-  margin-bottom: 1.5rem; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
-  padding: 1.25rem 1.4rem; margin: 0 0 1.25rem; }
-section > :last-child { margin-bottom: 0; }
-.scroll { overflow-x: auto; margin: 0 0 1rem; }
-.scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-table { border-collapse: collapse; font-size: .94rem; }
-th, td { padding: .35rem 1.5rem .35rem 0; text-align: left; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th:last-child, td:last-child { padding-right: 0; }
-thead th { color: var(--quiet); font-weight: 600; }
-tbody tr:last-child td { border-bottom: 0; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-figure { margin: 0 0 1rem; background: #ffffff; border-radius: .4rem; padding: .4rem; }
-img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .4rem; }
-footer { color: var(--quiet); font-size: .85rem; padding-bottom: 2rem; }
-.hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%);
-  white-space: nowrap; }
-@media (max-width: 40rem) { header, main, footer { padding-left: .7rem; padding-right: .7rem; }
-  section { padding: 1rem .9rem; } }
-@media print { body { background: none; } section { break-inside: avoid; } }
-"""
+
+class Chart(NamedTuple):
+    """A chart that the reader can zoom and ask: one of `charts.js`, and what it is drawn from.
+
+    `data` becomes JSON. Where it `replaces` the section's figure, that is shown only to readers
+    without a script.
+    """
+
+    kind: str
+    data: dict[str, Any]
+    replaces: bool = False
 
 
 class Section(NamedTuple):
-    """One part of a report; what is empty or None is left out.
+    """One part of a report, in the order of its fields; what is empty or None is left out.
 
     Text is split into paragraphs at blank lines. A table is its column names and its rows of cells,
     all text. A figure is the bytes of a PNG and must come with `figure_alt`, which says in words
@@ -72,40 +49,80 @@ class Section(NamedTuple):
     table: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None
     figure_png: bytes | None = None
     figure_alt: str = ""
+    chart: Chart | None = None
 
 
 def write_report(
-    path: str | os.PathLike[str], title: str, lead: str, sections: Sequence[Section]
+    path: str | os.PathLike[str],
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    reasons: Sequence[str] = (),
 ) -> None:
     """Write the report to `path`, all of it or nothing; `lead` is the one sentence on top.
+
+    `reasons` are listed below it.
 
     Raises `ValueError` for a figure that is no PNG or has no `figure_alt`, and for a table's row
     of the wrong length; `OSError` where the file cannot be written.
     """
+    listed = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
+    below = f"\n<ul>{listed}</ul>" if listed else ""
     body = "\n".join(_section(section) for section in sections)
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<header>
+    script = "report.js" if any(section.chart for section in sections) else None
+    text = page(
+        title,
+        f"""<header>
 <h1>{escape(title)}</h1>
-<p class="lead">{escape(lead)}</p>
+<p class="lead">{escape(lead)}</p>{below}
 </header>
 <main>
 {body}
 </main>
-<footer><p>Written by tiltflow. This file is complete in itself and loads nothing.</p></footer>
+<footer><p>Written by tiltflow. This file is complete in itself and loads nothing.</p></footer>""",
+        script,
+    )
+    write_atomically(path, text)
+
+
+def page(title: str, body: str, script: str | None = None, connect: str = "'none'") -> bytes:
+    """A whole page around `body`, which is markup; it runs `charts.js` and the named `script`.
+
+    `connect` tells what the script may fetch, as the policy has it.
+    """
+    policy, tail = _POLICY, ""
+    if script is not None:
+        code = "\n" + _read("charts.js") + _read(script)
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'; connect-src {connect}"
+        tail = f"\n<script>{code}</script>"
+    text = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>
+{_read("page.css")}</style>
+</head>
+<body>
+{body}{tail}
 </body>
 </html>
 """
-    # A lone surrogate (from an undecodable file name, say) must not lose the report.
-    write_atomically(path, page.encode("utf-8", errors="replace"))
+    # A lone surrogate (from an undecodable file name, say) must not lose the page.
+    return text.encode("utf-8", errors="replace")
+
+
+def json_in_page(data: Any) -> str:
+    """JSON that can stand inside a script element: nothing in it ends the element or opens one."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _read(name: str) -> str:
+    return files("tiltflow.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _section(section: Section) -> str:
@@ -116,6 +133,8 @@ def _section(section: Section) -> str:
         parts.append(_table(section.heading, *section.table))
     if section.figure_png is not None:
         parts.append(_figure(section))
+    if section.chart is not None:
+        parts.append(_chart(section.chart))
     return "<section>\n" + "\n".join(parts) + "\n</section>"
 
 
@@ -150,4 +169,13 @@ def _figure(section: Section) -> str:
     return (
         f'<figure><img src="data:image/png;base64,{data}" width="{width}" height="{height}" '
         f'alt="{escape(section.figure_alt)}"></figure>'
+    )
+
+
+def _chart(chart: Chart) -> str:
+    # Hidden until the script has found it: without one there is nothing to see here.
+    replaces = "yes" if chart.replaces else "no"
+    return (
+        f'<div class="chart" data-kind="{escape(chart.kind)}" data-replaces="{replaces}" hidden>'
+        f'<script type="application/json">{json_in_page(chart.data)}</script></div>'
     )

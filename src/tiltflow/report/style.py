@@ -138,6 +138,12 @@ def thin(points: Float[np.ndarray, "n *d"], most: int) -> Float[np.ndarray, "m *
     return points[np.linspace(0, len(points) - 1, most).round().astype(int)]
 
 
+def one_line(name: str, most: int) -> str:
+    """The name without line breaks, cut to `most` characters."""
+    name = " ".join(name.split())
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
 def png_bytes(figure: "Figure") -> bytes:
     """The figure as a PNG of `DPI` pixels per inch; the same figure gives the same bytes."""
     from PIL import Image
