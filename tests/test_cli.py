@@ -34,7 +34,7 @@ class FakeEstimator:
     def __init__(self, **parameters):
         self.parameters = parameters
 
-    def fit(self, X, on_report=None):
+    def fit(self, X, on_report=None, checkpoints=None):
         if self.parameters["base"] == "nonsense":
             raise InputError("base: 'nonsense' is not known; use auto")
         self.feature_names_in_ = np.array(X.columns)

@@ -36,6 +36,7 @@ from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base
+from tiltflow.training.checkpoints import Checkpoints, identify, stage_of
 from tiltflow.training.density import (
     Density,
     batched_log_density,
@@ -109,11 +110,17 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(
-        self, X: Any, y: Any = None, *, on_report: Callable[[dict[str, Any]], None] | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        on_report: Callable[[dict[str, Any]], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> "BalancedEBM":
         """Fit the density of the rows of X: (n, d), an array or a data frame; y is ignored.
 
-        `on_report` is called with a dictionary at every report of training.
+        `on_report` is called with a dictionary at every report of training. With `checkpoints` a
+        fit that was stopped goes on bit for bit, and gives its reports from the start.
 
         Raises:
             InputError: a ValueError that names what is wrong with X or with an argument.
@@ -122,6 +129,8 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self._check_arguments()
         values, columns = as_table(X)
         X = check_table(values, columns, "X")
+        if checkpoints:
+            checkpoints.begin(identify(self.get_params(), columns, X))
         seed = self._seed()
         generator = np.random.default_rng(seed)
         key = jax.random.key(seed)
@@ -145,12 +154,23 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         held_out, training = np.split(rows, [held_out_rows])
 
         self.preprocessing_, self._bijection = choose_preprocessing(
-            self.preprocessing, training, held_out, columns, seed=seed % 2**31
+            self.preprocessing,
+            training,
+            held_out,
+            columns,
+            seed=seed % 2**31,
+            stage=stage_of(checkpoints, "preprocessing"),
         )
         x, _ = to_model_units(self._bijection, training)
         x_held_out, log_det = to_model_units(self._bijection, held_out)
         start = choose_base(
-            base_key, self.base, x, x_held_out, seed=seed % 2**31, on_report=on_report
+            base_key,
+            self.base,
+            x,
+            x_held_out,
+            seed=seed % 2**31,
+            on_report=on_report,
+            stage=stage_of(checkpoints, "base"),
         )
         schedule = default_schedule(start.kind)
         if self.max_steps is not None:
@@ -168,6 +188,7 @@ class BalancedEBM(DensityMixin, BaseEstimator):
             width=self.energy_width,
             depth=self.energy_depth,
             on_report=on_report,
+            checkpoints=checkpoints,
         )
         self.base_ = f"{start.kind}: {start.description}"
         self._set_density(density)
