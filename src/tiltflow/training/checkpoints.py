@@ -73,7 +73,7 @@ class Checkpoints:
         self,
         run: str | os.PathLike[str],
         *,
-        seconds: float = 60.0,
+        seconds: int | float = 60.0,
         resume: bool = False,
         stop: StopRequest | None = None,
     ):
@@ -100,6 +100,8 @@ class Checkpoints:
         check_run_folder(self.run, self.resume)
         self._lock = take_lock(self.run)
         self._identity = json.loads(json.dumps(identity))
+        for half_written in (self.run / CHECKPOINTS).glob(".*.partial"):
+            half_written.unlink()
         files = self._files()
         self._number = int(files[-1].name.partition("-")[0]) if files else 0
         for path in reversed(files):
