@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tiltflow.data.tables import write_table
+from tiltflow.training.checkpoints import read_checkpoint
 from tiltflow.training.run_folder import checkpoint_files
 
 KILLS = 30
@@ -46,24 +47,23 @@ def bench_kills(*, seed: int, quiet: bool, kills: int = KILLS, options: str = OP
         print(f"one fit takes {longest:.1f} s, a checkpoint is due every {SECONDS} s", flush=True)
 
         survived, hit, fit = 0, 0, 0
-        lost: list[float] = []
+        lost: list[int] = []
         fallen: dict[str, int] = {}
         for _ in range(kills):
-            began = time.time()
             while not _run(folder, f"run{fit}", options, kill_after=generator.uniform(0, longest)):
                 survived += hit * _same(folder / "reference", folder / f"run{fit}")
-                hit, fit, began = 0, fit + 1, time.time()
+                hit, fit = 0, fit + 1
             hit += 1
-            stage = _last_stage(folder / f"run{fit}")
+            stage = ["nothing", *_stages(folder / f"run{fit}")][-1]
             fallen[stage] = fallen.get(stage, 0) + 1
-            lost.append(_lost(folder / f"run{fit}", began))
+            lost.append(_lost_reports(folder / f"run{fit}"))
             if not quiet:
-                print(f"killed in fit {fit}, after {stage}, {lost[-1]:.1f} s lost", flush=True)
+                print(f"killed in fit {fit}, after {stage}, {lost[-1]} reports lost", flush=True)
         _run(folder, f"run{fit}", options)
         survived += hit * _same(folder / "reference", folder / f"run{fit}")
     stages = ", ".join(f"{stage} {count}" for stage, count in sorted(fallen.items()))
     print(f"survived {survived} of {kills} kills, in {fit + 1} fits; last report: {stages}")
-    print(f"seconds lost by a kill: {np.median(lost):.1f} (median), {max(lost):.1f} at most")
+    print(f"reports of chunks lost by a kill: {np.median(lost):g} (median), {max(lost)} at most")
     return survived
 
 
@@ -94,18 +94,23 @@ def _run(folder: Path, name: str, options: str, kill_after: float | None = None)
     return False
 
 
-def _last_stage(run: Path) -> str:
-    """The stage of the last report."""
+def _stages(run: Path) -> list[str]:
+    """The stages of all reports that are written; the last line may be half a line."""
     metrics = run / "metrics.jsonl"
     lines = metrics.read_text().splitlines() if metrics.is_file() else []
-    # The last line may be half a line.
-    stages = [line.partition('"stage": "')[2].partition('"')[0] for line in lines]
-    return next((stage for stage in reversed(stages) if stage), "nothing")
+    stages = (line.partition('"stage": "')[2].partition('"')[0] for line in lines)
+    return [stage for stage in stages if stage]
 
 
-def _lost(run: Path, began: float) -> float:
-    """Seconds from the newest checkpoint, or from the start of the process, until now."""
-    return time.time() - max([began, *(path.stat().st_mtime for path in checkpoint_files(run))])
+def _lost_reports(run: Path) -> int:
+    """How many reports of chunks were written that the newest checkpoint does not know of."""
+    files = checkpoint_files(run)
+    stages = read_checkpoint(files[-1])[1] if files else {}
+    known = 0
+    for record, _ in stages.values():
+        known += len(record["reports"] if "reports" in record else record.get("at", [[]])[-1])
+    written = [stage for stage in _stages(run) if stage not in ("settle", "polish")]
+    return max(0, len(written) - known)
 
 
 def _same(reference: Path, run: Path) -> bool:

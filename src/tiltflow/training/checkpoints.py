@@ -106,7 +106,7 @@ class Checkpoints:
         self._number = int(files[-1].name.partition("-")[0]) if files else 0
         for path in reversed(files):
             try:
-                identity, self._stages = _read(path)
+                identity, self._stages = read_checkpoint(path)
             except (OSError, ValueError) as error:
                 warnings.warn(
                     f"{path}: cannot be used ({error}); going back to the checkpoint before",
@@ -325,7 +325,7 @@ def _pack(identity: dict[str, Any], stages: dict[str, Any]) -> bytes:
     return save({ABOUT: np.frombuffer(about.encode(), np.uint8), **arrays})
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The identity and the stages; `ValueError` where the content is not what was written."""
     content = path.read_bytes()
     digest = path.stem.partition("-")[2]
