@@ -32,6 +32,7 @@ from tiltflow.evaluation.bracket import bracket
 from tiltflow.evaluation.mode_weights import ModeWeights, label_rows, with_intervals
 from tiltflow.evaluation.witnesses import Witnesses, label_weights
 from tiltflow.frozen import FrozenModel, call_witnesses_of, draw_rows, judge_fit
+from tiltflow.memory import check_memory
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.training.balanced import Balanced
@@ -129,6 +130,12 @@ class BalancedEBM(DensityMixin, BaseEstimator):
         self._check_arguments()
         values, columns = as_table(X)
         X = check_table(values, columns, "X")
+        check_memory(
+            *X.shape,
+            chains=self.chains,
+            energy_width=self.energy_width,
+            energy_depth=self.energy_depth,
+        )
         if checkpoints:
             checkpoints.begin(identify(self.get_params(), columns, X))
         seed = self._seed()
