@@ -227,12 +227,14 @@ def test_refused_input_leaves_nothing_and_a_finished_fit_no_checkpoints(tmp_path
         checkpoints.begin(IDENTITY)
         checkpoints.stage("energy").done(tree(1.0), {})
         checkpoints._wait()
-        for name in ("config.json", "model.safetensors", "report.html"):
+        for name in ("config.json", "model.safetensors"):
             (run / name).touch()
         assert not is_finished(run)
         checkpoints.remove()
     assert is_finished(run)
     assert not (run / "checkpoints").exists()
+    with pytest.raises(InputError, match="this fit is finished; load it"):
+        found(run)
 
 
 def test_settings_are_checked(tmp_path):

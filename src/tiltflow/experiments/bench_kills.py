@@ -22,8 +22,8 @@ from tiltflow.training.run_folder import checkpoint_files
 KILLS = 30
 SECONDS = 1.0
 OPTIONS = (
-    "--base=gaussian --preprocessing=standardise --chains=64 --energy-width=8 --energy-depth=1 "
-    f"--local-steps=2 --checkpoint-seconds={SECONDS} --quiet"
+    "--base=gaussian --preprocessing=standardise --chains=512 --energy-width=32 "
+    f"--energy-depth=2 --local-steps=5 --checkpoint-seconds={SECONDS} --quiet"
 )
 COMMAND = (sys.executable, "-c", "import sys; from tiltflow.cli import main; sys.exit(main())")
 ENVIRONMENT = {
@@ -50,7 +50,7 @@ def bench_kills(*, seed: int, quiet: bool, kills: int = KILLS, options: str = OP
         lost: list[int] = []
         fallen: dict[str, int] = {}
         for _ in range(kills):
-            while not _run(folder, f"run{fit}", options, kill_after=generator.uniform(0, longest)):
+            while not _run(folder, f"run{fit}", options, generator.uniform(0, 1.5 * longest)):
                 survived += hit * _same(folder / "reference", folder / f"run{fit}")
                 hit, fit = 0, fit + 1
             hit += 1

@@ -34,6 +34,7 @@ from tiltflow.training.run_folder import (
     LOCK,
     check_run_folder,
     checkpoint_files,
+    is_finished,
     release_lock,
     take_lock,
 )
@@ -98,6 +99,8 @@ class Checkpoints:
                 checkpoint can be read.
         """
         check_run_folder(self.run, self.resume)
+        if is_finished(self.run):
+            raise InputError(f"{self.run}: this fit is finished; load it, or name another folder")
         self._lock = take_lock(self.run)
         self._identity = json.loads(json.dumps(identity))
         for half_written in (self.run / CHECKPOINTS).glob(".*.partial"):

@@ -16,7 +16,7 @@ except ImportError:
     fcntl = None
 
 CHECKPOINTS, LOCK = "checkpoints", "lock"
-RESULTS = ("config.json", "model.safetensors", "report.html")
+MODEL = ("config.json", "model.safetensors")
 
 
 def check_run_folder(run: Path, resume: bool) -> None:
@@ -46,13 +46,13 @@ def check_run_folder(run: Path, resume: bool) -> None:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a fit has written all it has to write, and removed its checkpoints."""
-    return all((run / name).is_file() for name in RESULTS) and not checkpoint_files(run)
+    """Whether a fit has saved its model, and removed its checkpoints, which it does last."""
+    return all((run / name).is_file() for name in MODEL) and not checkpoint_files(run)
 
 
 def checkpoint_files(run: Path) -> list[Path]:
     """The checkpoints that are there, good or damaged, the newest last."""
-    return sorted((run / CHECKPOINTS).glob("*-*.safetensors"))
+    return sorted((run / CHECKPOINTS).glob("[0-9]" * 8 + "-*.safetensors"))
 
 
 def take_lock(run: Path) -> int:
