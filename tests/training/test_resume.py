@@ -1,6 +1,7 @@
 """A loop that is stopped between any two chunks and gone on with ends with the same bits."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -33,15 +34,20 @@ def flow():
     return Transformed(Normal(jnp.zeros(1), 2.0), Affine(jnp.zeros(1), jnp.ones(1)))
 
 
-def train(seen, stage):
+def train(seen, stage, schedule=SCHEDULE):
     key = jax.random.key(0)
     energy = MLPEnergy(1, width=8, depth=1, key=jax.random.key(5))
     source = Balanced(chains=64, local_steps=1)
     rows_and_held_out = rows(0, 256), rows(1, 256)
     return train_energy(
-        key, energy, BASE, source, flow(), *rows_and_held_out, SCHEDULE,
+        key, energy, BASE, source, flow(), *rows_and_held_out, schedule,
         on_report=seen.append, stage=stage,
     )  # fmt: skip
+
+
+def train_wildly(seen, stage):
+    """At a rate at which it runs away at first, and once more later."""
+    return train(seen, stage, replace(SCHEDULE, learning_rate=300.0))
 
 
 def train_flow(seen, stage):
@@ -84,8 +90,9 @@ def without_speed(reports):
     return [{k: v for k, v in each.items() if k != "steps_per_second"} for each in reports]
 
 
-@pytest.mark.parametrize("work", [train, train_flow])
-@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize(
+    ("work", "after"), [(train, 1), (train, 3), (train_wildly, 1), (train_flow, 1), (train_flow, 3)]
+)
 def test_a_stopped_loop_ends_with_the_same_bits(tmp_path, work, after):
     reports = []
     whole = work(reports, Checkpoints(tmp_path / "none").stage("loop"))
@@ -94,6 +101,9 @@ def test_a_stopped_loop_ends_with_the_same_bits(tmp_path, work, after):
     assert stops >= len(reports) // after - 1
     if work is train:
         assert whole.best_step > 0 and len(whole.earlier) > 1
+    if work is train_wildly:
+        assert [report["step"] for report in reports if "event" in report][-1] > 0
+    if work is not train_flow:
         whole, parts = (
             each._replace(reports=without_speed(each.reports)) for each in (whole, parts)
         )

@@ -22,8 +22,8 @@ from tiltflow.training.run_folder import checkpoint_files
 KILLS = 30
 SECONDS = 1.0
 OPTIONS = (
-    "--base=gaussian --preprocessing=standardise --chains=512 --energy-width=32 "
-    f"--energy-depth=2 --local-steps=5 --checkpoint-seconds={SECONDS} --quiet"
+    "--base=gaussian --preprocessing=standardise --chains=64 --energy-width=8 "
+    f"--energy-depth=1 --local-steps=2 --checkpoint-seconds={SECONDS} --quiet"
 )
 COMMAND = (sys.executable, "-c", "import sys; from tiltflow.cli import main; sys.exit(main())")
 ENVIRONMENT = {

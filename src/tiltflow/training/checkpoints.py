@@ -102,7 +102,7 @@ class Checkpoints:
         if is_finished(self.run):
             raise InputError(f"{self.run}: this fit is finished; load it, or name another folder")
         self._lock = take_lock(self.run)
-        self._identity = json.loads(json.dumps(identity))
+        self._identity = json.loads(json.dumps(identity, default=repr))
         for half_written in (self.run / CHECKPOINTS).glob(".*.partial"):
             half_written.unlink()
         files = self._files()
