@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +101,55 @@ def test_a_half_written_file_is_none(tmp_path):
     (tmp_path / "checkpoints" / ".00000002-ab.safetensors.partial").write_bytes(b"half")
     assert_found(tmp_path, 1.0)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+KILLED = """
+import os, random, signal, sys, time, warnings
+import numpy as np
+from tiltflow.training.checkpoints import Checkpoints
+
+warnings.simplefilter("error", RuntimeWarning)
+run, kills = sys.argv[1], 30
+random.seed(0)
+last = 0
+for kill in range(kills):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with Checkpoints(run, seconds=0, resume=True) as checkpoints:
+            checkpoints.begin({})
+            saved = checkpoints.stage("energy").saved()
+            at = saved.record["at"] if saved else 0
+            while True:
+                at += 1
+                checkpoints.stage("energy").done([np.full(400_000, at)], {"at": at})
+                checkpoints._wait()
+                os.write(writing, f"{at} ".encode())
+    os.close(writing)
+    told = os.read(reading, 16)
+    time.sleep(random.uniform(0, 0.03))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while more := os.read(reading, 1000):
+        told += more
+    os.close(reading)
+    with Checkpoints(run, resume=True) as checkpoints:
+        checkpoints.begin({})
+        saved = checkpoints.stage("energy").saved()
+    at, said = saved.record["at"], int(told.split()[-1])
+    assert (saved.arrays[".0"] == at).all()
+    assert last < said <= at <= said + 1, (last, said, at)
+    last = at
+print(kills, "kills,", last, "checkpoints")
+"""
+
+
+def test_thirty_kills_at_random_moments_lose_nothing_that_was_written(tmp_path):
+    """Of a process that does nothing but write; none is damaged, as warnings are errors."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path / "run"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("30 kills"), done.stderr
 
 
 def test_other_data_or_arguments_are_refused(tmp_path):
