@@ -37,7 +37,7 @@ from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import BaseKind, choose_base
-from tiltflow.training.checkpoints import Checkpoints, identify, stage_of
+from tiltflow.training.checkpoints import Checkpoints, stage_of
 from tiltflow.training.density import (
     Density,
     batched_log_density,
@@ -45,6 +45,7 @@ from tiltflow.training.density import (
     default_schedule,
     fit_density,
 )
+from tiltflow.training.identity import identify
 from tiltflow.training.preprocess import PREPROCESSINGS, choose_preprocessing
 
 KEPT_ROWS = 2000

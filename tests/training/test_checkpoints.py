@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tiltflow.data.errors import InputError
-from tiltflow.training.checkpoints import Checkpoints, identify
+from tiltflow.training.checkpoints import Checkpoints
+from tiltflow.training.identity import identify
 from tiltflow.training.run_folder import checkpoint_files, is_finished
 from tiltflow.training.stopping import Stopped, StopRequest
 

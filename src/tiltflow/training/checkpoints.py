@@ -19,16 +19,15 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import numpy as np
 from safetensors.numpy import load, save
 
 from tiltflow.data.errors import InputError
 from tiltflow.models.files import fill_tree, tree_arrays, write_durably
+from tiltflow.training.identity import check_same
 from tiltflow.training.run_folder import (
     CHECKPOINTS,
     LOCK,
@@ -92,7 +91,7 @@ class Checkpoints:
     def begin(self, identity: dict[str, Any]) -> None:
         """Lock the folder, and read what there is to go on from.
 
-        `identity` is what a fit to go on with must have been begun with, see `identify`.
+        `identity` is what a fit to go on with must have been begun with, see `identity.py`.
 
         Raises:
             InputError: the folder is another's or no such folder, `identity` differs, or no
@@ -117,7 +116,7 @@ class Checkpoints:
                     stacklevel=2,
                 )
                 continue
-            _check_same(self._identity, identity, str(self.run))
+            check_same(self._identity, identity, str(self.run))
             return
         if files:
             raise InputError(
@@ -268,56 +267,6 @@ def replay(
     if on_report:
         for report in reports:
             on_report(report)
-
-
-def identify(
-    parameters: dict[str, Any], columns: list[str], *arrays: np.ndarray | None
-) -> dict[str, Any]:
-    """What decides the bits of a fit, as JSON: the arguments, the data, and what computes.
-
-    `arrays` are the data, by their digest.
-
-    Raises:
-        InputError: `parameters["random_state"]` is no whole number, so that nobody could go on.
-    """
-    seed = parameters.get("random_state")
-    if not isinstance(seed, (int, np.integer)):
-        raise InputError(
-            f"random_state: found {seed!r}; give a whole number, without which a stopped fit "
-            "cannot be gone on with"
-        )
-    data = hashlib.sha256()
-    for array in arrays:
-        data.update(repr(None if array is None else (array.shape, array.dtype.str)).encode())
-        data.update(b"" if array is None else np.ascontiguousarray(array).data)
-    return {
-        **{name: _plain(value) for name, value in sorted(parameters.items())},
-        "columns": columns,
-        "the data": data.hexdigest(),
-        "tiltflow": version("tiltflow"),
-        "jax": jax.__version__,
-        "backend": jax.default_backend(),
-        "float64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
-    }
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _check_same(given: dict[str, Any], stored: dict[str, Any], source: str) -> None:
-    differ = [name for name in {**stored, **given} if given.get(name) != stored.get(name)]
-    if differ:
-        found = "; ".join(
-            name
-            if name in ("the data", "columns")
-            else f"{name} was {stored.get(name)!r}, is {given.get(name)!r}"
-            for name in differ
-        )
-        raise InputError(
-            f"{source}: was begun otherwise ({found}); give what it was begun with, "
-            "or another folder"
-        )
 
 
 def _pack(identity: dict[str, Any], stages: dict[str, Any]) -> bytes:
