@@ -1,6 +1,8 @@
 """The command line as its user meets it: exit codes, messages, files; the estimator is a fake."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import types
@@ -34,7 +36,7 @@ class FakeEstimator:
     def __init__(self, **parameters):
         self.parameters = parameters
 
-    def fit(self, X, on_report=None):
+    def fit(self, X, on_report=None, checkpoints=None):
         if self.parameters["base"] == "nonsense":
             raise InputError("base: 'nonsense' is not known; use auto")
         self.feature_names_in_ = np.array(X.columns)
@@ -51,6 +53,8 @@ class FakeEstimator:
             warnings.warn("X: column 'a': 76% of the rows\nrepeat a value", stacklevel=2)
         if self.parameters["base"] == "interrupted":
             raise KeyboardInterrupt
+        if self.parameters["base"] == "disk full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/metrics.jsonl")
         return self
 
     def score_samples(self, X):
@@ -222,6 +226,30 @@ def test_failed_and_interrupted_work_has_its_exit_code(tmp_path, capsys, table):
     assert json.loads(lines[-1]) == {"stage": "failed", "reason": message}
     arguments = [*fit, "--out", tmp_path / "stopped", "--base", "interrupted"]
     check_refusal(capsys, arguments, "interrupted", code=130)
+
+
+def test_fit_says_what_it_finds_in_the_folder(tmp_path, capsys, table, run_folder):
+    fit = ["fit", table, "--label-column", "kind", "--quiet", "--out"]
+    new, foreign, begun = (tmp_path / name for name in ("new", "foreign", "begun"))
+    check_refusal(capsys, [*fit, new, "--checkpoint-seconds", "-1"], "--checkpoint-seconds", "-1")
+    (begun / "checkpoints").mkdir(parents=True)
+    check_refusal(capsys, [*fit, begun], "unfinished fit", "--resume")
+    foreign.mkdir()
+    (foreign / "notes.txt").touch()
+    check_refusal(capsys, [*fit, foreign, "--resume"], "no fit to go on with")
+    (run_folder / "model.safetensors").touch()
+    before = (run_folder / "config.json").read_bytes()
+    for arguments in ([*fit, new, "--resume"], [*fit, run_folder, "--resume"]):
+        assert main([str(argument) for argument in arguments]) == 0
+    assert "this fit is finished" in capsys.readouterr().out
+    assert (run_folder / "config.json").read_bytes() == before
+    check_refusal(capsys, [*fit, run_folder], "not empty")
+
+
+def test_a_full_disk_is_one_line_that_says_how_to_go_on(tmp_path, capsys, table):
+    arguments = ["fit", table, "--label-column", "kind", "--quiet", "--base", "disk full", "--out"]
+    parts = ("No space left on device", "metrics.jsonl", "--resume")
+    check_refusal(capsys, [*arguments, tmp_path / "run"], *parts, code=1)
 
 
 def test_sample_writes_named_columns_and_follows_the_seed(tmp_path, capsys, run_folder):

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tiltflow.estimator import BalancedEBM, load
     from tiltflow.sampler import sample
+    from tiltflow.training.checkpoints import Checkpoints
 
     __version__: str
 
-__all__ = ["BalancedEBM", "__version__", "load", "sample"]
+__all__ = ["BalancedEBM", "Checkpoints", "__version__", "load", "sample"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,8 +21,8 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        module = "tiltflow.sampler" if name == "sample" else "tiltflow.estimator"
-        return getattr(import_module(module), name)
+        homes = {"sample": "sampler", "Checkpoints": "training.checkpoints"}
+        return getattr(import_module(f"tiltflow.{homes.get(name, 'estimator')}"), name)
     raise AttributeError(f"module 'tiltflow' has no attribute '{name}'")
 
 

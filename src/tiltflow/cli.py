@@ -1,12 +1,12 @@
 """The shell door: each command is a dataclass whose fields are its options.
 
-Exit codes: 0 done; 1 the work failed; 2 the input or the arguments were wrong; 130 interrupted.
+Exit codes: 0 done; 1 the work failed; 2 the input or the arguments were wrong; 130 and 143 stopped
+by SIGINT and SIGTERM.
 A failure is one line on stderr. Nothing heavy is imported before a command runs.
 """
 
 import json
 import math
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import tyro
 
 from tiltflow.data.errors import InputError
+from tiltflow.training.stopping import Stopped
 
 Quiet = Annotated[
     bool,
@@ -97,12 +98,30 @@ class Fit:
     model: Annotated[Model, tyro.conf.arg(name="")] = field(default_factory=Model)
     tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write TensorBoard scalars into RUN/tensorboard; needs `tiltflow[tensorboard]`."""
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Go on with the fit in RUN that was stopped, given the same data and options."""
+    checkpoint_seconds: float = 60.0
+    """Time from one checkpoint to the next; a stop by SIGINT or SIGTERM makes one, too."""
     seed: Seed = 0
     quiet: Quiet = False
 
     def run(self) -> None:
         """Check everything, then create the folder, train, save, report and summarise."""
-        _check_new_folder(self.out)
+        from tiltflow.training.run_folder import check_run_folder, is_finished
+        from tiltflow.training.stopping import stop_on_signals
+
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(
+                f"--checkpoint-seconds: {self.checkpoint_seconds} is negative; give 0 or more"
+            )
+        check_run_folder(self.out, self.resume)
+        if self.resume and is_finished(self.out):
+            print(f"{self.out}: this fit is finished; there is nothing left to do")
+            return
+        with stop_on_signals(_say) as stop:
+            self._fit(stop)
+
+    def _fit(self, stop: Any) -> None:
         from tiltflow.data.schema import find_schema
         from tiltflow.data.tables import as_frame, read_features
 
@@ -116,13 +135,24 @@ class Fit:
 
         from tiltflow.estimator import BalancedEBM
         from tiltflow.report.progress import Progress
+        from tiltflow.training.checkpoints import Checkpoints
 
         estimator = BalancedEBM(**arguments, random_state=self.seed)
-        with Progress(self.out, self.quiet, self.tensorboard) as reports:
-            estimator.fit(frame, on_report=reports)
-            reports({"stage": "report"})
-            estimator.save(self.out)
-            estimator.report(self.out / "report.html")
+        with Checkpoints(
+            self.out, seconds=self.checkpoint_seconds, resume=self.resume, stop=stop
+        ) as checkpoints:
+            try:
+                with Progress(self.out, self.quiet, self.tensorboard) as reports:
+                    estimator.fit(frame, on_report=reports, checkpoints=checkpoints)
+                    reports({"stage": "report"})
+                    estimator.save(self.out)
+                    estimator.report(self.out / "report.html")
+                checkpoints.remove()
+            except OSError as error:
+                raise RuntimeError(
+                    f"{self.out}: cannot be written into ({error}); mend that, then go on by the "
+                    "same command with --resume"
+                ) from error
         _print_summary(estimator, len(frame), schema.columns, self.out)
         if estimator.verdict_.status == "failed":
             raise RuntimeError(
@@ -355,6 +385,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     except InputError as error:
         return _fail(error, 2)
+    except Stopped as stop:
+        return _fail(f"{stop}; go on by the same command with --resume", stop.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; what was written so far is left in place", 130)
     except (RuntimeError, OSError, MemoryError) as error:
@@ -382,17 +414,6 @@ def _names(listed: str | None) -> tuple[str, ...] | None:
     if listed is None:
         return None
     return tuple(name.strip() for name in listed.split(",") if name.strip())
-
-
-def _check_new_folder(out: Path) -> None:
-    """Raise `InputError` unless `out` is an empty folder or one that can be made."""
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: the folder is not empty; name a new one or empty it")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder")
-    above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"{out}: no folder can be made in '{above}'; choose another place")
 
 
 def _print_summary(estimator: Any, rows: int, columns: Sequence[str], out: Path) -> None:

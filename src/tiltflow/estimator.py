@@ -27,10 +27,12 @@ from tiltflow.evaluation.bracket import bracket
 from tiltflow.evaluation.mode_weights import ModeWeights, label_rows, with_intervals
 from tiltflow.evaluation.witnesses import Witnesses, label_weights
 from tiltflow.frozen import FrozenModel, call_witnesses_of, draw_rows, judge_fit
+from tiltflow.memory import check_memory
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import choose_base
+from tiltflow.training.checkpoints import Checkpoints, stage_of
 from tiltflow.training.density import (
     Density,
     batched_log_density,
@@ -38,6 +40,7 @@ from tiltflow.training.density import (
     default_schedule,
     fit_density,
 )
+from tiltflow.training.identity import identify
 from tiltflow.training.preprocess import choose_preprocessing
 from tiltflow.versions import installed_versions
 
@@ -123,12 +126,14 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         sample_weight: Any = None,
         *,
         on_report: Callable[[dict[str, Any]], None] | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> "BalancedEBM":
         """Fit the density of the rows of X: (n, d), an array or a data frame; y is ignored.
 
         `sample_weight`, (n,), says how many rows each stands for, up to a common factor: rows
         enter in that proportion, and one of weight 0 does not. `on_report` is called with a
-        dictionary at every report of training.
+        dictionary at every report of training. With `checkpoints` a fit that was stopped goes on
+        bit for bit, and gives its reports from the start.
 
         Raises:
             InputError: a ValueError that names what is wrong with X or with an argument.
@@ -137,6 +142,16 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         check_arguments(self)
         self._schema, X = find_schema(X, self.categorical_features)
         weights = None if sample_weight is None else check_weights(sample_weight, len(X))
+        check_memory(
+            *X.shape,
+            chains=self.chains,
+            energy_width=self.energy_width,
+            energy_depth=self.energy_depth,
+        )
+        if checkpoints:
+            levels = {name: list(map(str, each)) for name, each in self._schema.levels.items()}
+            given = {**self.get_params(), "levels": levels}
+            checkpoints.begin(identify(given, list(self._schema.columns), X, weights))
         seed = self._seed()
         generator = np.random.default_rng(seed)
         key = jax.random.key(seed)
@@ -150,12 +165,23 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         held_out, training = np.split(rows, [len(of_held_out)])
 
         self.preprocessing_, self._bijection = choose_preprocessing(
-            self.preprocessing, training, held_out, columns, seed=seed % 2**31
+            self.preprocessing,
+            training,
+            held_out,
+            columns,
+            seed=seed % 2**31,
+            stage=stage_of(checkpoints, "preprocessing"),
         )
         x, _ = to_model_units(self._bijection, training)
         x_held_out, log_det = to_model_units(self._bijection, held_out)
         start = choose_base(
-            base_key, self.base, x, x_held_out, seed=seed % 2**31, on_report=on_report
+            base_key,
+            self.base,
+            x,
+            x_held_out,
+            seed=seed % 2**31,
+            on_report=on_report,
+            stage=stage_of(checkpoints, "base"),
         )
         schedule = default_schedule(start.kind)
         if self.max_steps is not None:
@@ -173,6 +199,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             width=self.energy_width,
             depth=self.energy_depth,
             on_report=on_report,
+            checkpoints=checkpoints,
         )
         self.base_ = f"{start.kind}: {start.description}"
         self._set_density(density)

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import paramax
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.schema import Schema
@@ -13,11 +12,8 @@ from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.frozen import FrozenModel
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, tree_arrays
-from tiltflow.models.flows import bounded_relu
-from tiltflow.models.gaussian_mixture import GaussianMixture, mixture_template
-from tiltflow.models.mixture_of_flows import MixtureOfFlows
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.training.bases import mixture_of_flows_on, proposal_for_rows, proposal_on
+from tiltflow.training.bases import densities_template, describe_densities
 from tiltflow.training.preprocess import steps_template
 
 FIGURES = (
@@ -33,16 +29,12 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The configuration and the arrays of a fitted estimator."""
     frozen: FrozenModel = estimator._frozen
     base, flow = frozen.model.base, frozen.flow
-    mixture = isinstance(base, GaussianMixture)
     config = {
         "parameters": {**estimator.get_params(), "random_state": None},
         "columns": list(estimator._schema.columns),
         "levels": {name: list(levels) for name, levels in estimator._schema.levels.items()},
         "base": estimator.base_,
-        "base_components": _components(base) if mixture else None,
-        "proposal_components": _components(flow),
-        "mixture_of_flows": isinstance(flow, MixtureOfFlows),
-        "bounded_proposal": any(leaf is bounded_relu for leaf in jax.tree.leaves(flow)),
+        **describe_densities(base, flow),
         "preprocessing": estimator.preprocessing_,
         "local_steps": estimator.local_steps_,
         "best_step": estimator.n_iter_,
@@ -94,13 +86,7 @@ def restore(
         estimator.metrics_ = config["metrics"]
         for name in FIGURES:
             setattr(estimator, f"{name}_", float(config[name]))
-        mixture = mixture_template(int(config["proposal_components"]), dimension)
-        # The flows of models written before had ReLUs without bound.
-        proposal = proposal_for_rows if config.get("bounded_proposal") else proposal_on
-        make = mixture_of_flows_on if config["mixture_of_flows"] else proposal
-        flow = make(jax.random.key(0), mixture)
-        components = config["base_components"]
-        base = flow if components is None else mixture_template(int(components), dimension)
+        base, flow = densities_template(config, dimension)
         energy = MLPEnergy(
             dimension,
             width=estimator.energy_width,
@@ -137,10 +123,3 @@ def restore(
         estimator.offset_ = float(config["offset"])
     else:
         estimator.set_offset()
-
-
-def _components(distribution: Any) -> int:
-    """How many components the Gaussian mixture in `distribution` has."""
-    distribution = paramax.unwrap(distribution)
-    leaves = jax.tree.leaves(distribution, is_leaf=lambda leaf: isinstance(leaf, GaussianMixture))
-    return next(len(leaf.log_weights) for leaf in leaves if isinstance(leaf, GaussianMixture))

@@ -35,8 +35,9 @@ BENCHMARKS = {
     "ebflow": ("bench_ebflow", "bench_ebflow"),
 }
 
-# Not part of a run of all benchmarks: they need packages that tiltflow does not.
+# Not part of a run of all benchmarks: they need packages that tiltflow does not, or ten minutes.
 PEERS = {
+    "kills": ("bench_kills", "bench_kills"),
     "flowmc": ("bench_flowmc", "bench_flowmc"),
     "ffjord": ("bench_ffjord", "bench_ffjord"),
 }

@@ -51,7 +51,10 @@ def fill_tree(name: str, template: Tree, arrays: dict[str, np.ndarray], source: 
                 f"{leaf.shape}; the two files do not belong together"
             )
         value = arrays[key].astype(leaf.dtype)
-        filled.append(value if isinstance(leaf, np.ndarray) else jnp.asarray(value))
+        if isinstance(leaf, jax.Array):
+            # A count that was weakly typed stays so, or all that takes it is compiled once more.
+            value = jnp.asarray(value.item() if leaf.weak_type and leaf.ndim == 0 else value)
+        filled.append(value)
     return eqx.combine(jax.tree.unflatten(structure, filled), rest)
 
 
@@ -63,9 +66,23 @@ def write_model(folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarr
         CONFIG_NAME: json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2).encode(),
     }
     for name, content in contents.items():
-        partial = folder / f".{name}.partial"
-        partial.write_bytes(content)
-        os.replace(partial, folder / name)
+        write_durably(folder / name, content)
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a whole file or none, which is on the disk when this returns.
+
+    Raises `OSError` where there is no room or no right to; nothing is left behind then.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -22,9 +22,16 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tiltflow.data.errors import InputError
 from tiltflow.data.folds import simplest_within_error
 from tiltflow.models.flows import SPLINE_MAX_DIMENSION, bounded_relu, coupling_flow
-from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture, small_mixture
+from tiltflow.models.gaussian_mixture import (
+    GaussianMixture,
+    best_gaussian,
+    best_mixture,
+    mixture_template,
+    small_mixture,
+)
 from tiltflow.models.mixture_of_flows import MixtureOfFlows
 from tiltflow.sampling.quick_jit import quick_jit
+from tiltflow.training.checkpoints import UNSAVED, Stage, replay
 from tiltflow.training.maximum_likelihood import FlowFit, fit_flow
 
 BaseKind = Literal["auto", "gaussian", "mixture", "flow"]
@@ -78,6 +85,7 @@ def fit_proposal(
     *,
     max_steps: int = 4000,
     on_report: Callable[[dict[str, Any]], None] | None = None,
+    stage: Stage = UNSAVED,
 ) -> FlowFit:
     """A proposal on `mixture`, fitted to the rows `x`."""
     flow_key, fit_key = jax.random.split(key)
@@ -90,6 +98,7 @@ def fit_proposal(
         weight_decay=1.0,
         max_steps=max_steps,
         on_report=on_report,
+        stage=stage,
     )
 
 
@@ -105,16 +114,86 @@ def choose_base(
     *,
     seed: int,
     on_report: Callable[[dict[str, Any]], None] | None = None,
+    stage: Stage = UNSAVED,
 ) -> Start:
     """Fit the proposal and the base of the kind asked for; `"auto"` takes the best held-out one.
+
+    What `stage` has saved is not done again; its reports are given once more.
 
     Raises:
         InputError: `kind` is not one of those of `BaseKind`.
     """
     if kind not in ("auto", "gaussian", "mixture", "flow"):
         raise InputError(f"base: '{kind}' is not known; use auto, gaussian, mixture or flow")
+    if saved := stage.saved():
+        base, flow = saved.fill(densities_template(saved.record["densities"], x.shape[1]))
+        replay(saved.record["reports"], on_report)
+        return Start(base=base, flow=flow, **saved.record["start"])
+    reports: list[dict[str, Any]] = []
+
+    def tell(report: dict[str, Any]) -> None:
+        reports.append(report)
+        if on_report:
+            on_report(report)
+
+    start = _choose_base(key, kind, x, held_out, seed, tell, stage)
+    record = start._asdict()
+    densities = record.pop("base"), record.pop("flow")
+    of_densities = describe_densities(*densities)
+    stage.done(densities, {"densities": of_densities, "start": record, "reports": reports})
+    return start
+
+
+def describe_densities(base: AbstractDistribution, flow: AbstractDistribution) -> dict[str, Any]:
+    """What `densities_template` needs, as JSON, to make both anew."""
+    mixture = isinstance(base, GaussianMixture)
+    return {
+        "base_components": _components(base) if mixture else None,
+        "proposal_components": _components(flow),
+        "mixture_of_flows": isinstance(flow, MixtureOfFlows),
+        "bounded_proposal": any(leaf is bounded_relu for leaf in jax.tree.leaves(flow)),
+    }
+
+
+def densities_template(
+    record: dict[str, Any], dimension: int
+) -> tuple[AbstractDistribution, AbstractDistribution]:
+    """A base and a proposal of the structure that `describe_densities` saw, to be filled."""
+    mixture = mixture_template(int(record["proposal_components"]), dimension)
+    # The flows of models written before had ReLUs without bound.
+    proposal = proposal_for_rows if record.get("bounded_proposal") else proposal_on
+    make = mixture_of_flows_on if record["mixture_of_flows"] else proposal
+    flow = make(jax.random.key(0), mixture)
+    components = record["base_components"]
+    base = flow if components is None else mixture_template(int(components), dimension)
+    return base, flow
+
+
+def _components(distribution: Any) -> int:
+    """How many components the Gaussian mixture in `distribution` has."""
+    distribution = paramax.unwrap(distribution)
+    leaves = jax.tree.leaves(distribution, is_leaf=lambda leaf: isinstance(leaf, GaussianMixture))
+    return next(len(leaf.log_weights) for leaf in leaves if isinstance(leaf, GaussianMixture))
+
+
+def _choose_base(
+    key: PRNGKeyArray,
+    kind: str,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    seed: int,
+    on_report: Callable[[dict[str, Any]], None],
+    stage: Stage,
+) -> Start:
     mixture = best_mixture(x, held_out, seed=seed)
-    fit = fit_proposal(key, mixture.density, x, held_out, on_report=_staged(on_report, "proposal"))
+    fit = fit_proposal(
+        key,
+        mixture.density,
+        x,
+        held_out,
+        on_report=_staged(on_report, "proposal"),
+        stage=stage.part("proposal"),
+    )
     simple = {}
     if kind in ("auto", "gaussian"):
         simple["gaussian"] = best_gaussian(x, held_out)
@@ -134,7 +213,14 @@ def choose_base(
         scores["flow"] = score(fit.flow)
     several = None
     if kind in ("auto", "flow"):
-        several = _fit_mixture_of_flows(jax.random.fold_in(key, 2), x, held_out, seed, on_report)
+        several = _fit_mixture_of_flows(
+            jax.random.fold_in(key, 2),
+            x,
+            held_out,
+            seed,
+            _staged(on_report, MIXTURE_OF_FLOWS),
+            stage.part(MIXTURE_OF_FLOWS),
+        )
     if several is not None and several.steps > 0:
         scores[MIXTURE_OF_FLOWS] = score(several.flow)
     best = chosen = simplest_within_error(scores)
@@ -154,9 +240,8 @@ def choose_base(
             simple[best].fit(np.concatenate([x, held_out])),
             simple[best].description,
         )
-    if on_report:
-        means = {name: float(values.mean()) for name, values in scores.items()}
-        on_report({"stage": "base", "base": best, "description": description, **means})
+    means = {name: float(values.mean()) for name, values in scores.items()}
+    on_report({"stage": "base", "base": best, "description": description, **means})
     return Start(base, chosen, description, flow, float(scores[best].mean()))
 
 
@@ -165,7 +250,8 @@ def _fit_mixture_of_flows(
     x: Float[np.ndarray, "n d"],
     held_out: Float[np.ndarray, "m d"],
     seed: int,
-    on_report: Callable[[dict[str, Any]], None] | None,
+    on_report: Callable[[dict[str, Any]], None],
+    stage: Stage,
 ) -> FlowFit | None:
     """One on a few components, or none where splines serve better, or there are no modes."""
     if x.shape[1] <= SPLINE_MAX_DIMENSION:
@@ -183,11 +269,12 @@ def _fit_mixture_of_flows(
         weight_decay=1.0,
         max_steps=2000,
         patience=5,
-        on_report=_staged(on_report, MIXTURE_OF_FLOWS),
+        on_report=on_report,
+        stage=stage,
     )
 
 
 def _staged(
-    on_report: Callable[[dict[str, Any]], None] | None, stage: str
-) -> Callable[[dict[str, Any]], None] | None:
-    return None if on_report is None else lambda report: on_report({"stage": stage, **report})
+    on_report: Callable[[dict[str, Any]], None], stage: str
+) -> Callable[[dict[str, Any]], None]:
+    return lambda report: on_report({"stage": stage, **report})

@@ -20,8 +20,9 @@ from tiltflow.evaluation.log_normalizer import (
 )
 from tiltflow.models.energies import Energy, MLPEnergy
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.training.balanced import Balanced
+from tiltflow.training.balanced import Balanced, BalancedState
 from tiltflow.training.bases import Start
+from tiltflow.training.checkpoints import Checkpoints, stage_of
 from tiltflow.training.guard import Runaway
 from tiltflow.training.loop import OnReport, Schedule, settle, train_energy
 from tiltflow.training.polish import polish
@@ -82,8 +83,11 @@ def fit_density(
     depth: int = 3,
     final_draws: int = 65_536,
     on_report: OnReport | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Density:
     """Train an energy (an MLP of `width` and `depth` if None) on the base and the flow of `start`.
+
+    What `checkpoints` hold of it is gone on with, bit for bit.
 
     Raises:
         TrainingFailed: nothing good was ever reached.
@@ -109,27 +113,35 @@ def fit_density(
         jnp.asarray(held_out),
         schedule,
         on_report=None if on_report is None else lambda report: on_report(honest(report)),
+        stage=stage_of(checkpoints, "energy"),
     )
     if on_report:
         on_report({"stage": "settle", "step": 0, "total_steps": SETTLE_CHUNKS * schedule.chunk})
     flattery = flattered
     if isinstance(trained.energy, MLPEnergy):
-        polished = polish(
-            polish_key,
-            TiltedEBM(start.base, trained.energy),
-            trained.flow or start.flow,
-            rows,
-            jnp.asarray(held_out),
-            draws=final_draws,
-        )
-        trained = trained._replace(energy=polished.energy)
-        flattery += polished.flattery
+        model = TiltedEBM(start.base, trained.energy)
+        proposal = trained.flow or start.flow
+
+        def polished() -> tuple[Energy, dict[str, Any]]:
+            found = polish(
+                polish_key, model, proposal, rows, jnp.asarray(held_out), draws=final_draws
+            )._asdict()
+            return found.pop("energy"), found
+
+        energy, record = stage_of(checkpoints, "polish").once(polished, lambda _: trained.energy)
+        trained = trained._replace(energy=energy)
+        flattery += record["flattery"]
         if on_report:
-            damping = polished.damping if polished.damping is not None else "none"
-            on_report({"stage": "polish", "gain": polished.gain, "damping": damping})
-    state, acceptance_rate = settle(
-        settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS
-    )
+            damping = record["damping"] if record["damping"] is not None else "none"
+            on_report({"stage": "polish", "gain": record["gain"], "damping": damping})
+
+    def settled() -> tuple[BalancedState, dict[str, Any]]:
+        found = settle(
+            settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS
+        )
+        return found.source, {"acceptance_rate": found.acceptance_rate}
+
+    state, record = stage_of(checkpoints, "settle").once(settled, lambda _: trained.source)
     model = TiltedEBM(start.base, trained.energy)
     # The flow follows the last energy; the one that stood by when the best was kept, or the base
     # itself under a small tilt, may overlap more with what was kept.
@@ -146,7 +158,7 @@ def fit_density(
         best_step=trained.best_step,
         reports=[honest(report) for report in trained.reports],
         flattery=flattery,
-        acceptance_rate=acceptance_rate,
+        acceptance_rate=record["acceptance_rate"],
         stopped=trained.stopped,
         earlier=trained.earlier,
     )

@@ -25,6 +25,7 @@ from tiltflow.models.energies import Energy
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.balanced import Balanced, BalancedState
+from tiltflow.training.checkpoints import UNSAVED, Stage, replay
 from tiltflow.training.guard import Runaway, TrainingFailed, find_runaway
 from tiltflow.training.methods import Objective, Source, energy_gradient
 from tiltflow.training.steps import copy_arrays, moving_average
@@ -112,12 +113,14 @@ def train_energy(
     *,
     on_report: OnReport | None = None,
     watch: Callable[[Energy, Any], dict[str, Any]] | None = None,
+    stage: Stage = UNSAVED,
 ) -> Trained:
     """Train `energy` on rows `x` by maximum likelihood with negatives from `source`.
 
     With `held_out` rows and a flow, the best averaged energy on them is kept and training stops
     after `patience` reports without a gain. `watch` adds figures of its own to each report, from
-    the averaged energy and the source's state.
+    the averaged energy and the source's state. What `stage` has saved is gone on with; its reports
+    are given once more.
 
     Raises:
         TrainingFailed: it ran away from the very first state, again and again.
@@ -129,10 +132,21 @@ def train_energy(
     state = initial_state(energy_parameters, source_state, schedule)
     best, best_flow, best_step, stale = energy, flow, 0, 0
     reports: list[dict[str, Any]] = []
-    good, rollbacks, rate_scale, stopped = copy_arrays(state), 0, 1.0, None
-    step = 0
+    rollbacks, rate_scale, stopped, step = 0, 1.0, None, 0
     earlier = {0: energy}
-    while step < schedule.steps:
+    if saved := stage.saved():
+        best_step, stale, rollbacks, rate_scale, step, at_steps, reports = saved.record["at"]
+        earlier = dict.fromkeys(at_steps, energy)
+        state, best, best_flow, earlier = saved.fill((state, best, best_flow, earlier))
+        replay(reports, on_report)
+    good = copy_arrays(state)
+
+    def carried() -> tuple[Any, dict[str, Any]]:
+        at = (best_step, stale, rollbacks, rate_scale, step, list(earlier), reports)
+        return (state, best, best_flow, earlier), {"at": at}
+
+    while step < schedule.steps and stale < schedule.patience:
+        stage.offer(carried)
         rates = _rates(step, schedule) * rate_scale
         chunk_key = jax.random.fold_in(run_key, step + 1_000_003 * rollbacks)
         fixed = Fixed(source, base, energy_static, flow_static, of_a_chunk(schedule), x)
@@ -200,13 +214,13 @@ def train_energy(
         reports.append(report)
         if on_report:
             on_report(report)
-        if stale >= schedule.patience:
-            break
     if stopped is not None and step == 0:
         raise TrainingFailed(
             f"training ran away from its first state {rollbacks} times: {stopped}. "
             "Lower the learning rate, or look at the rows for outliers."
         )
+    if stopped is None:
+        stage.done(*carried())
     if held_out is None or flow is None:
         best, best_step = eqx.combine(state.average, energy_static), step
     # The start always: what is kept may still be polished.

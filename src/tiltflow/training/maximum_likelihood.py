@@ -25,6 +25,7 @@ from tiltflow.models.batch_norm import RunningStatistics
 from tiltflow.models.convolutional_field import ConvolutionalField
 from tiltflow.models.flows import trainable
 from tiltflow.models.vector_fields import ConcatSquashField, MLPField
+from tiltflow.training.checkpoints import UNSAVED, Stage, replay
 from tiltflow.training.flow_losses import FlowLoss, MaximumLikelihood
 from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average, relative_rates
 
@@ -111,53 +112,68 @@ def fit_flow(
     averaging: float = AVERAGING,
     stop: Callable[[], bool] | None = None,
     on_report: Callable[[dict], None] | None = None,
+    stage: Stage = UNSAVED,
 ) -> FlowFit:
     """Minimise the loss on `x`; stop when `patience` chunks bring no gain on the held-out rows.
 
     `stop`, where it is given, is asked before every chunk.
     `weight_decay` (decoupled: Loshchilov, Hutter 2019) is of the flow's networks alone: with it
     they go back to no bend, while linear maps stay where they are. `averaging` is the decay of the
-    moving average.
+    moving average. What `stage` has saved is gone on with; its reports are given once more.
     """
     parameters, running, static = parts_of(flow)
     state = initial_state(parameters, running)
     batch_size = min(batch_size, x.shape[0])
     decay = jnp.asarray(np.asarray(weight_decay, x.dtype))
-    best, best_score, best_step, stale, skipped = flow, -math.inf, 0, 0, 0
-    score = float(_score(objective, parameters, running, static, held_out))
-    if math.isfinite(score):
-        best_score = score
-    for step in range(0, max_steps, chunk):
+    best, best_score, best_step, stale, skipped, step = flow, -math.inf, 0, 0, 0, 0
+    reports: list[dict[str, Any]] = []
+    if saved := stage.saved():
+        best_score, best_step, stale, skipped, step, reports = saved.record["at"]
+        replay(reports, on_report)
+        if saved.record["done"]:
+            return FlowFit(saved.fill(flow), best_score, best_step, skipped)
+        state, best = saved.fill((state, flow))
+    else:
+        score = float(_score(objective, parameters, running, static, held_out))
+        if math.isfinite(score):
+            best_score = score
+
+    def record(done: bool) -> dict[str, Any]:
+        at = (best_score, best_step, stale, skipped, step, reports)
+        return {"at": at, "done": done}
+
+    def carried() -> tuple[Any, dict[str, Any]]:
+        return (state, best), record(done=False)
+
+    while step < max_steps and stale < patience:
+        stage.offer(carried)
         if stop and stop():
             break
         rates = learning_rate * jnp.asarray(relative_rates(step, chunk, max_steps))
         chunk_key = jax.random.fold_in(key, step)
         fixed = (objective, static, x, batch_size, rates, decay, averaging, chunk_key)
         state, figures = run_chunk(fixed, state)
+        step += chunk
         taken = np.asarray(figures.pop("taken"))
         skipped += int((~taken).sum())
         if not taken.any():
             objective.diagnose(_join(state.parameters, state.running, static), x)
         score = float(_score(objective, state.average, state.running, static, held_out))
+        report = {"step": step, "total_steps": max_steps, "held_out_log_likelihood": score}
+        if not taken.all():
+            report["skipped_steps"] = int((~taken).sum())
+        if taken.any():
+            report |= {name: float(np.mean(each[taken])) for name, each in figures.items()}
+        reports.append(report)
         if on_report:
-            report = {
-                "step": step + chunk,
-                "total_steps": max_steps,
-                "held_out_log_likelihood": score,
-            }
-            if not taken.all():
-                report["skipped_steps"] = int((~taken).sum())
-            if taken.any():
-                report |= {name: float(np.mean(each[taken])) for name, each in figures.items()}
             on_report(report)
         if score > best_score:
             # The state is donated to the next chunk, so what is kept must be a copy.
             best = _join(copy_arrays(state.average), copy_arrays(state.running), static)
-            best_score, best_step, stale = score, step + chunk, 0
+            best_score, best_step, stale = score, step, 0
         else:
-            stale += 1
-            if stale >= patience or not math.isfinite(score):
-                break
+            stale = stale + 1 if math.isfinite(score) else patience
+    stage.done(best, record(done=True))
     return FlowFit(best, best_score, best_step, skipped)
 
 

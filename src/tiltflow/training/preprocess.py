@@ -8,6 +8,7 @@ it is clearly beaten.
 """
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from tiltflow.data.folds import simplest_within_error, validation_splits
 from tiltflow.data.preprocessing import fit_preprocessing, preprocessing_template, to_model_units
 from tiltflow.models.gaussian_mixture import best_mixture, small_mixture
 from tiltflow.training.bases import fit_proposal
+from tiltflow.training.checkpoints import UNSAVED, Stage
 
 SHORT_FIT = 1500
 """Steps of the fit that decides on whitening; after 500, HTRU_2 has 0.4 nats still to gain."""
@@ -33,12 +35,32 @@ def choose_preprocessing(
     columns: list[str],
     *,
     seed: int,
+    stage: Stage = UNSAVED,
 ) -> tuple[str, AbstractBijection]:
     """Fit the preprocessing called `name`, or for `"auto"` the best of `PREPROCESSINGS`.
 
     Raises:
         InputError: a column is constant, or whitening was asked for and the table is singular.
     """
+
+    def choose() -> tuple[AbstractBijection, dict[str, Any]]:
+        chosen, bijection = _choose(name, x, held_out, columns, seed, stage)
+        return bijection, {"name": chosen}
+
+    bijection, record = stage.once(
+        choose, lambda record: steps_template(record["name"], x.shape[1])
+    )
+    return record["name"], bijection
+
+
+def _choose(
+    name: str,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    columns: list[str],
+    seed: int,
+    stage: Stage,
+) -> tuple[str, AbstractBijection]:
     if name != "auto":
         return name, fit_steps(name, x, columns)
     fitted = {kind: fit_steps(kind, x, columns) for kind in ("standardise", "gaussianise")}
@@ -61,7 +83,7 @@ def choose_preprocessing(
     with contextlib.suppress(InputError):
         fitted[whitened] = fit_steps(whitened, x, columns)
     best = simplest_within_error(
-        {kind: _flow_scores(it, x, held_out, seed) for kind, it in fitted.items()}
+        {kind: _flow_scores(it, x, held_out, seed, stage.part(kind)) for kind, it in fitted.items()}
     )
     return best, fitted[best]
 
@@ -83,11 +105,14 @@ def _flow_scores(
     x: Float[np.ndarray, "n d"],
     held_out: Float[np.ndarray, "m d"],
     seed: int,
+    stage: Stage,
 ) -> Float[np.ndarray, " m"]:
     """Log-likelihood of each held-out row, user's units, of the proposal flow after a short fit."""
     z, z_held_out, log_det = _both_in_model_units(bijection, x, held_out)
     mixture = best_mixture(z, z_held_out, seed=seed).density
-    fit = fit_proposal(jax.random.key(seed), mixture, z, z_held_out, max_steps=SHORT_FIT)
+    fit = fit_proposal(
+        jax.random.key(seed), mixture, z, z_held_out, max_steps=SHORT_FIT, stage=stage
+    )
     return np.asarray(fit.flow.log_prob(jnp.asarray(z_held_out)), dtype=float) + log_det
 
 

@@ -1,0 +1,146 @@
+"""A bound on the memory of a fit, made before it starts, and what the machine has for it.
+
+The bound is a sum of what can be large, in bytes, with n rows, d columns, C chains, an energy of
+width w and depth l, p the numbers that one point needs with all gradients (`_per_point`), and q
+those without:
+
+    rows    n (80 d + 8 d) + n max(4 * 8 * 32, 2 * 4 w)      copies; EM, or the features of `polish`
+    chains  4 p (2 C + 1024)                                 chains, proposals, batch of one step
+    energy  20 * 4 (d w + (l - 1) w^2)                       its copies in training
+            + 4 * 4 * 65 536 w + 4 q * 8192                  draws of `polish`, and of the flow
+
+The factors are from above; docs/safe_stops.md has them beside what compiled steps take. Memory of
+accelerators is not looked at.
+"""
+
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from tiltflow.data.errors import InputError
+from tiltflow.models.flows import SPLINE_MAX_DIMENSION
+
+LIBRARIES = 1_500_000_000
+"""What a small fit takes: libraries, the compiler, its programs."""
+BATCH, DRAWS_AT_ONCE, DRAWS = 1024, 8192, 65_536
+COMPONENTS, FLOW_LAYERS, FLOW_WIDTH = 32, 6, 64
+STATES = 20
+"""Copies of an energy's parameters: optimiser, averages, gradients, earlier energies."""
+
+
+class Machine(NamedTuple):
+    """Bytes that this process may have at most, and that are free for it now."""
+
+    total: int
+    available: int
+
+
+def memory_bound(
+    rows: int, dimension: int, *, chains: int, energy_width: int, energy_depth: int
+) -> dict[str, int]:
+    """Bytes that a fit takes at most, by what one would lower to lower them."""
+    n, d, width = rows, dimension, energy_width
+    point = 4 * _per_point(dimension, energy_width, energy_depth)
+    drawn = 8 * (width + COMPONENTS * d + 2 * FLOW_WIDTH + _of_transformer(d) * d)
+    parameters = d * width + (energy_depth - 1) * width**2
+    return {
+        "rows": n * 88 * d + n * max(4 * 8 * COMPONENTS, 2 * 4 * width),
+        "chains": point * (2 * chains + BATCH),
+        "energy_width": STATES * 4 * parameters + 4 * 4 * DRAWS * width + drawn * DRAWS_AT_ONCE,
+        "libraries": LIBRARIES,
+    }
+
+
+def check_memory(
+    rows: int, dimension: int, *, chains: int, energy_width: int, energy_depth: int
+) -> None:
+    """Compare the bound with the machine: refuse what it never has, warn of what it has not now.
+
+    Raises:
+        InputError: it says how much of what would have to be lowered.
+    """
+    machine = find_machine()
+    if machine is None:
+        return
+    parts = memory_bound(
+        rows, dimension, chains=chains, energy_width=energy_width, energy_depth=energy_depth
+    )
+    needed = sum(parts.values())
+    if needed <= machine.available:
+        return
+    shares = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
+    message = f"memory: this fit takes up to {needed / 1e9:.1f} GB ({shares}), "
+    lower = max(("rows", "chains", "energy_width"), key=lambda name: parts[name])
+    found = {"rows": rows, "chains": chains, "energy_width": energy_width}[lower]
+    advice = f"lower {lower}, which is {found}"
+    if needed > machine.total:
+        raise InputError(f"{message}the machine has {machine.total / 1e9:.1f} GB; {advice}")
+    warnings.warn(
+        f"{message}{machine.available / 1e9:.1f} GB are free; if it is killed, {advice}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def _per_point(dimension: int, width: int, depth: int) -> int:
+    """Numbers that one point needs in a step with gradients: energy, mixture, two flows."""
+    flow = 4 * FLOW_LAYERS * (2 * FLOW_WIDTH + _of_transformer(dimension) * dimension)
+    return 8 * depth * width + 2 * COMPONENTS * dimension + 2 * flow
+
+
+def _of_transformer(dimension: int) -> int:
+    """Parameters of a spline, or of an affine map, for each coordinate."""
+    return 25 if dimension <= SPLINE_MAX_DIMENSION else 2
+
+
+def find_machine(
+    proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
+) -> Machine | None:
+    """The machine's memory, or the part of it that this process's group may have."""
+    try:
+        lines = (proc / "meminfo").read_text().splitlines()
+        sizes = {name: 1024 * int(rest.split()[0]) for name, _, rest in _split(lines)}
+        machine = Machine(sizes["MemTotal"], sizes["MemAvailable"])
+    except (OSError, KeyError, ValueError, IndexError):
+        try:
+            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):
+            return None
+        machine = Machine(total, total)
+    for folder in _groups(proc, cgroups):
+        for most, now in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit = _number(folder / most)
+            if limit is not None:
+                free = limit - (_number(folder / now) or 0)
+                machine = Machine(min(machine.total, limit), min(machine.available, free))
+    return machine
+
+
+def _split(lines: list[str]) -> list[tuple[str, str, str]]:
+    return [line.partition(":") for line in lines if ":" in line]
+
+
+def _groups(proc: Path, cgroups: Path) -> list[Path]:
+    """The control groups of this process and those above them, of both versions."""
+    found = [cgroups, cgroups / "memory"]
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        _, _, name = line.rpartition(":")
+        parts = [part for part in name.split("/") if part not in ("", "..")]
+        for count in range(1, len(parts) + 1):
+            found += [root.joinpath(*parts[:count]) for root in (cgroups, cgroups / "memory")]
+    return found
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max" is no limit
+        return None
