@@ -16,6 +16,7 @@ import pytest
 import tiltflow.experiments
 from tiltflow.cli import main
 from tiltflow.data.errors import InputError
+from tiltflow.data.schema import Schema
 from tiltflow.data.tables import read_table, write_table
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.verdict import Verdict
@@ -58,6 +59,7 @@ class FakeEstimator:
         return self
 
     def score_samples(self, X):
+        X = X.to_numpy()
         return -0.5 * (X**2).sum(axis=1) + X[:, 0]
 
     def sample(self, n, key=None):
@@ -83,6 +85,8 @@ def fake_load(path):
     estimator = FakeEstimator()
     estimator.feature_names_in_ = np.array(json.loads(config.read_text())["names"])
     estimator.n_features_in_ = len(estimator.feature_names_in_)
+    zeros = np.zeros(estimator.n_features_in_)
+    estimator.schema_ = Schema(tuple(estimator.feature_names_in_), {}, zeros, zeros)
     return estimator
 
 
@@ -320,6 +324,16 @@ def test_score_refuses_bad_input(tmp_path, capsys, run_folder):
     check_refusal(capsys, [*arguments[:-1], "scores.doc"], "scores.doc", ".csv")
     assert new.read_text() == "a,b\n1,2\n"
     assert not out.exists()
+
+
+def test_text_of_few_levels_is_told_and_fitted(tmp_path, capsys, table):
+    out = tmp_path / "run"
+    assert main(["fit", str(table), "--out", str(out)]) == 0
+    assert f"{table}: column 'kind' is categorical: p, q" in capsys.readouterr().err
+    assert json.loads((out / "config.json").read_text())["names"] == ["a", "b", "kind"]
+    arguments = ["fit", table, "--out", tmp_path / "other", "--categorical-features", "c"]
+    check_refusal(capsys, arguments, "no column 'c'", "a, b, kind")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_fit_that_failed_is_written_and_exits_with_1(tmp_path, capsys, table):

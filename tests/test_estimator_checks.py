@@ -40,7 +40,7 @@ def training(request, monkeypatch):
     if request.config.getoption("--real-training"):
         return
 
-    def choose_base(key, kind, x, held_out, *, seed, on_report=None):
+    def choose_base(key, kind, x, held_out, **_):
         gaussian = best_gaussian(x, held_out)
         flow = proposal_for_rows(key, gaussian.density)
         return Start(gaussian.density, "gaussian", "one", flow, 0.0)

@@ -202,6 +202,7 @@ class Score:
         import numpy as np
 
         from tiltflow.data.matching import match_columns
+        from tiltflow.data.schema import to_numbers
         from tiltflow.data.tables import as_frame, check_writable, read_columns, write_table
 
         check_writable(self.out)
@@ -215,7 +216,10 @@ class Score:
         features, note = match_columns(columns, names, self.data)
         if note and not self.quiet:
             print(f"tiltflow: {self.data}: {note}", file=sys.stderr)
-        log_prob = np.asarray(estimator.score_samples(as_frame(features)), np.float64)
+        # Checked here, so that what is wrong is told of the file.
+        points = as_frame(features)
+        to_numbers(estimator.schema_, points, str(self.data))
+        log_prob = np.asarray(estimator.score_samples(points), np.float64)
         write_table(self.out, {"log_prob": log_prob})
         mean, rows = log_prob.mean(), len(log_prob)
         error = f" ± {log_prob.std(ddof=1) / math.sqrt(rows):.4f}" if rows > 1 else ""

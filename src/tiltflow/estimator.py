@@ -77,6 +77,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         held_out_log_likelihood_stderr_: its standard error, over rows and log Z together.
         base_: the base chosen, in words.
         preprocessing_: the preprocessing chosen.
+        schema_: what the columns are: names, levels, grids.
         levels_: for each categorical column its levels.
         quanta_: grid step of every column, 0 where it is continuous.
         offset_: the log-density below which a row is an outlier: the quantile `contamination` of
@@ -140,7 +141,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             TrainingFailed: training ran away from its first state, again and again.
         """
         check_arguments(self)
-        self._schema, X = find_schema(X, self.categorical_features)
+        self.schema_, X = find_schema(X, self.categorical_features)
         weights = None if sample_weight is None else check_weights(sample_weight, len(X))
         check_memory(
             *X.shape,
@@ -149,16 +150,16 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             energy_depth=self.energy_depth,
         )
         if checkpoints:
-            levels = {name: list(map(str, each)) for name, each in self._schema.levels.items()}
+            levels = {name: list(map(str, each)) for name, each in self.schema_.levels.items()}
             given = {**self.get_params(), "levels": levels}
-            checkpoints.begin(identify(given, list(self._schema.columns), X, weights))
+            checkpoints.begin(identify(given, list(self.schema_.columns), X, weights))
         seed = self._seed()
         generator = np.random.default_rng(seed)
         key = jax.random.key(seed)
         base_key, train_key = jax.random.split(key)
-        columns = list(self._schema.columns)
+        columns = list(self.schema_.columns)
         self._set_columns()
-        warn_of_ties(X, self._schema)
+        warn_of_ties(X, self.schema_)
         of_held_out, of_training = split_rows(generator, len(X), self.validation_fraction, weights)
         order = np.concatenate([of_held_out, of_training])
         rows = dequantise(generator, X[order], self.quanta_)
@@ -228,7 +229,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units."""
         check_is_fitted(self)
-        return self._log_prob(to_numbers(self._schema, X))
+        return self._log_prob(to_numbers(self.schema_, X))
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Mean log-density of the rows of X, nats, user's units."""
@@ -249,7 +250,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         back on their grid; with categorical columns, the array is of objects and holds their
         levels. `key` is a seed; None takes `random_state`'s.
         """
-        return to_rows(self._schema, self._sample_numbers(n, key))
+        return to_rows(self.schema_, self._sample_numbers(n, key))
 
     def _sample_numbers(self, n: int, key: int | None) -> Float[np.ndarray, "n d"]:
         check_is_fitted(self)
@@ -288,7 +289,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
-        rows = to_numbers(self._schema, X, missing=True)
+        rows = to_numbers(self.schema_, X, missing=True)
         seed = self._seed() if key is None else key
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
         filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
@@ -300,8 +301,8 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
                 "share of every mode (is the row like those of the fit?)",
                 stacklevel=2,
             )
-        draws = on_grids(self._schema, filled.rows)
-        return to_rows(self._schema, np.where(np.isnan(rows)[:, None], draws, rows[:, None]))
+        draws = on_grids(self.schema_, filled.rows)
+        return to_rows(self.schema_, np.where(np.isnan(rows)[:, None], draws, rows[:, None]))
 
     def mode_weights(
         self, label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None
@@ -338,7 +339,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         from tiltflow.report.fit_report import write_fit_report
 
         samples = self._sample_numbers(min(KEPT_ROWS, 4 * len(self._kept_rows)), key=0)
-        samples = on_grids(self._schema, samples)
+        samples = on_grids(self.schema_, samples)
         write_fit_report(Path(path), self, gather(self, samples, label_fn))
 
     def save(self, path: str | Path) -> None:
@@ -359,7 +360,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         self.importance_ess_ = float(density.log_normalizer.ess)
 
     def _to_rows(self, z: Float[np.ndarray, "n d"]) -> Shaped[np.ndarray, "n d"]:
-        return to_rows(self._schema, to_user_units(self._bijection, z))
+        return to_rows(self.schema_, to_user_units(self._bijection, z))
 
     def _log_prob(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
         z, log_det = to_model_units(self._bijection, rows)
@@ -368,10 +369,10 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
 
     def _set_columns(self) -> None:
         """What scikit-learn and the user want to see of the schema."""
-        self.feature_names_in_ = np.asarray(self._schema.columns, dtype=object)
-        self.n_features_in_ = len(self._schema.columns)
-        self.levels_ = dict(self._schema.levels)
-        self.quanta_ = self._schema.quanta
+        self.feature_names_in_ = np.asarray(self.schema_.columns, dtype=object)
+        self.n_features_in_ = len(self.schema_.columns)
+        self.levels_ = dict(self.schema_.levels)
+        self.quanta_ = self.schema_.quanta
 
     def set_offset(self) -> None:
         """Set `offset_` anew, after `contamination` was changed."""

@@ -31,8 +31,8 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     base, flow = frozen.model.base, frozen.flow
     config = {
         "parameters": {**estimator.get_params(), "random_state": None},
-        "columns": list(estimator._schema.columns),
-        "levels": {name: list(levels) for name, levels in estimator._schema.levels.items()},
+        "columns": list(estimator.schema_.columns),
+        "levels": {name: list(levels) for name, levels in estimator.schema_.levels.items()},
         "base": estimator.base_,
         **describe_densities(base, flow),
         "preprocessing": estimator.preprocessing_,
@@ -48,8 +48,8 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "metrics": estimator.metrics_,
     }
     arrays = {
-        "quanta": estimator._schema.quanta,
-        "origin": estimator._schema.origin,
+        "quanta": estimator.schema_.quanta,
+        "origin": estimator.schema_.origin,
         "rows": estimator._kept_rows,
         "step_size": np.asarray(frozen.step_size),
     }
@@ -98,7 +98,7 @@ def restore(
         bijection = steps_template(estimator.preprocessing_, dimension)
         # Models written before there were categories have none.
         levels = {name: tuple(each) for name, each in config.get("levels", {}).items()}
-        estimator._schema = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"])
+        estimator.schema_ = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"])
         estimator._set_columns()
         estimator._kept_rows = arrays["rows"]
         step_size = jnp.asarray(arrays["step_size"])

@@ -187,7 +187,7 @@ def made_up_fit():
         held_out_log_likelihood_stderr_=0.5,
         quanta_=quanta,
         levels_=schema.levels,
-        _schema=schema,
+        schema_=schema,
         metrics_=_metrics(),
         base_="gaussian",
         preprocessing_="standardise",

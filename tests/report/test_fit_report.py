@@ -90,7 +90,7 @@ def test_one_column_labels_and_rollbacks(made_up_fit, tmp_path):
     back = {"stage": "energy", "event": "rollback", "step": 20, "reason": "energy gap 1e9"}
     schema = Schema(("a",), {}, estimator.quanta_[:1], np.zeros(1))
     changes = {"feature_names_in_": ["a"], "quanta_": schema.quanta, "levels_": {}}
-    changes["_schema"] = schema
+    changes["schema_"] = schema
     changes["metrics_"] = [*estimator.metrics_, back]
     text = _report(tmp_path / "r.html", estimator, one, **changes)
     assert 'data-kind="pairs"' not in text and 'data-kind="lines"' in text

@@ -264,7 +264,7 @@ def _rows(estimator: "BalancedEBM", evidence: FitEvidence, columns: list[str]) -
     count = min(SHOWN_ROWS, len(order) // 2)
     picked = [("most likely", k) for k in order[:count]]
     picked += [("least likely", k) for k in order[len(order) - count :]]
-    found = to_rows(estimator._schema, evidence.rows)[:, : len(shown)]
+    found = to_rows(estimator.schema_, evidence.rows)[:, : len(shown)]
     rows = [
         [said, _signed(scores[k]), *(_digits(value, 9) for value in found[k])] for said, k in picked
     ]
