@@ -16,46 +16,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from tiltflow.cli_experiments import Bench, Demo, Reproduce
+from tiltflow.cli_options import Data, OutFile, Quiet, Run, Seed, names_in
 from tiltflow.data.errors import InputError
 from tiltflow.training.stopping import Stopped
-
-Quiet = Annotated[
-    bool,
-    tyro.conf.FlagCreatePairsOff,
-    tyro.conf.arg(help="Show no progress bar and no notes; results and errors are still printed."),
-]
-Seed = Annotated[
-    int, tyro.conf.arg(help="Seed of all randomness; on one machine, same seed, same bits.")
-]
-Run = Annotated[
-    tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN", help="Folder that `fit` wrote.")
-]
-TABLE_KINDS = ".csv .csv.gz .parquet .arrow .feather .npy .npz .ndjson .h5"
-Data = Annotated[
-    tyro.conf.Positional[Path],
-    tyro.conf.arg(metavar="DATA", help=f"Table of numbers, by extension: {TABLE_KINDS}."),
-]
-OutFile = Annotated[
-    Path, tyro.conf.arg(metavar="FILE", help=f"Table to write, by extension: {TABLE_KINDS}.")
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo:
-    """Learn a density with two unequal modes, and see that their weights come out right."""
-
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("demo")
-    """Folder for the figures and the report."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A shorter training, to try the command."""
-    seed: Seed = 0
-    quiet: Quiet = False
-
-    def run(self) -> None:
-        """Hand over to the experiment."""
-        from tiltflow.experiments.two_modes import run_demo
-
-        run_demo(out=self.out, seed=self.seed, quiet=self.quiet, quick=self.quick)
 
 
 @dataclass(frozen=True)
@@ -127,7 +91,7 @@ class Fit:
 
         frame = as_frame(read_features(self.data, self.label_column)[0])
         arguments = asdict(self.model)
-        arguments["categorical_features"] = _names(self.model.categorical_features)
+        arguments["categorical_features"] = names_in(self.model.categorical_features)
         schema, _ = find_schema(frame, arguments["categorical_features"], str(self.data))
         if not self.quiet:
             for name, levels in schema.levels.items():
@@ -305,59 +269,6 @@ class Watch:
         watch(self.run_folder, self.port)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reproduce:
-    """Run an experiment of a paper and print its table."""
-
-    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """Experiment; an unknown name lists the known ones."""
-    methods: Annotated[str | None, tyro.conf.arg(metavar="A,B,...")] = None
-    """Methods to compare, an unknown one lists the known ones; all if not given."""
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """A smaller budget, to try the command."""
-    seeds: Annotated[int, tyro.conf.arg(metavar="K")] = 1
-    """Repetitions, each with its own seed."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for tables and figures; reproduce/NAME if not given."""
-    seed: Seed = 0
-    quiet: Quiet = False
-
-    def run(self) -> None:
-        """Hand over to the experiment."""
-        if self.seeds < 1:
-            raise InputError(f"--seeds: {self.seeds} is too few; ask for 1 or more")
-        from tiltflow.experiments import reproduce
-
-        methods = _names(self.methods)
-        if methods == ():
-            raise InputError("--methods: names no method; give some, with commas between")
-        reproduce(
-            self.name,
-            seeds=self.seeds,
-            seed=self.seed,
-            quiet=self.quiet,
-            out=self.out or Path("reproduce") / self.name,
-            methods=methods,
-            quick=self.quick,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Measure the speed of one part, or of all."""
-
-    name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
-    """Benchmark; all of them if not given, an unknown name lists the known ones."""
-    seed: Seed = 0
-    quiet: Quiet = False
-
-    def run(self) -> None:
-        """Hand over to the benchmark."""
-        from tiltflow.experiments import bench
-
-        bench(self.name, seed=self.seed, quiet=self.quiet)
-
-
 COMMANDS: dict[str, type] = {
     "demo": Demo,
     "fit": Fit,
@@ -411,13 +322,6 @@ def _say(what: Warning | Exception | str) -> None:
 
 def _cell(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def _names(listed: str | None) -> tuple[str, ...] | None:
-    """The names in a list with commas between."""
-    if listed is None:
-        return None
-    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _print_summary(estimator: Any, rows: int, columns: Sequence[str], out: Path) -> None:
