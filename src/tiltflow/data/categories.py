@@ -5,12 +5,14 @@ log-density in such a column is the log-probability of its level.
 """
 
 import datetime
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from tiltflow.data.checks import is_number
 from tiltflow.data.errors import InputError
 
 LEAST_ROWS_PER_LEVEL = 10
@@ -68,17 +70,18 @@ def find_levels(
         asked = name in declared or name in of_frame
         if not asked and not _is_text(values[:, j], name, source):
             continue
-        found, counts = _count([cell for cell in values[:, j] if not is_missing(cell)])
-        if len(found) == 1:
+        counts = Counter(cell for cell in values[:, j] if not is_missing(cell))
+        if len(counts) == 1:
             raise InputError(
-                f"{source}: column '{name}' is constant ({found[0]!r} in every row); drop it"
+                f"{source}: column '{name}' is constant ({next(iter(counts))!r} in every row); "
+                "drop it"
             )
         if not asked:
-            _refuse_free_text(found, counts, name, source)
+            _refuse_free_text(counts, name, source)
         order = {level: place for place, level in enumerate(of_frame.get(name, ()))}
-        by_frequency = sorted(zip(found, counts), key=lambda pair: (-pair[1], str(pair[0])))
-        by_frequency.sort(key=lambda pair: order.get(pair[0], len(order)))
-        levels[name] = tuple(level for level, _ in by_frequency)
+        levels[name] = tuple(
+            sorted(counts, key=lambda it: (order.get(it, len(order)), -counts[it], str(it)))
+        )
     return levels
 
 
@@ -145,7 +148,7 @@ def _is_text(column: Shaped[np.ndarray, " n"], name: str, source: str) -> bool:
     if column.dtype.kind not in "OU":
         return False
     text = np.array([isinstance(cell, str) and bool(cell) for cell in column])
-    words = text & np.array([not isinstance(it, str) or not _is_number(it) for it in column])
+    words = text & np.array([not isinstance(it, str) or not is_number(it) for it in column])
     numbers = len(column) - words.sum() - sum(is_missing(cell) for cell in column)
     if words.any() and numbers >= words.sum():
         row = int(words.argmax())
@@ -156,30 +159,16 @@ def _is_text(column: Shaped[np.ndarray, " n"], name: str, source: str) -> bool:
     return bool(words.any())
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _count(cells: Sequence[Any]) -> tuple[list[Any], list[int]]:
-    counts: dict[Any, int] = {}
-    for cell in cells:
-        counts[cell] = counts.get(cell, 0) + 1
-    return list(counts), list(counts.values())
-
-
-def _refuse_free_text(found: list[Any], counts: list[int], name: str, source: str) -> None:
+def _refuse_free_text(counts: Counter[Any], name: str, source: str) -> None:
+    found, rows = list(counts), counts.total()
     if all(_is_date(level) for level in found[:10]):
         raise InputError(
             f"{source}: column '{name}' holds dates ({found[0]!r}); turn them into numbers, such "
             "as days since a first day, hours of the day, or months, or drop the column"
         )
-    if len(found) > MOST_LEVELS or sum(counts) < LEAST_ROWS_PER_LEVEL * len(found):
+    if len(found) > MOST_LEVELS or rows < LEAST_ROWS_PER_LEVEL * len(found):
         raise InputError(
-            f"{source}: column '{name}' holds text of {len(found)} levels in {sum(counts)} rows "
+            f"{source}: column '{name}' holds text of {len(found)} levels in {rows} rows "
             f"({str(found[0])[:40]!r}, ...), too many to learn their shares; drop the column, set "
             "it apart as labels, join rare levels, or name it among the categorical columns"
         )

@@ -114,6 +114,15 @@ def check_shape(X: np.ndarray, columns: Sequence[str], source: str) -> None:
         )
 
 
+def is_number(cell: str) -> bool:
+    """Whether the text of a cell is a number (NaN and infinities are)."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _as_numbers(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.ndarray, "n d"]:
     if X.dtype.kind in "biuf":
         return X.astype(np.float64)

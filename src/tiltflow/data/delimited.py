@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from tiltflow.data.checks import is_number
 from tiltflow.data.errors import InputError
 
 SEPARATORS = (",", ";", "\t")
@@ -52,15 +53,6 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: the gzip file is damaged ({error}); write it again") from None
-
-
-def is_number(cell: str) -> bool:
-    """Whether the text of a cell is a number (NaN and infinities are)."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, str, list[str]]]:

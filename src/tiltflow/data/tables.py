@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Shaped
 
-from tiltflow.data.delimited import is_number, read_csv
+from tiltflow.data.checks import is_number
+from tiltflow.data.delimited import read_csv
 from tiltflow.data.errors import InputError
 
 EXTENSIONS = (
@@ -129,8 +130,6 @@ def as_matrix(columns: Mapping[str, np.ndarray], source: str | Path) -> Float[np
                 f"{source}: column '{name}' holds text ({str(cell)[:40]!r} in row {row + 1}); "
                 "drop the column, or name it with --label-column"
             )
-    if not columns:
-        raise InputError(f"{source}: no column is left to learn from; give columns of numbers")
     return np.column_stack(list(columns.values()))
 
 
