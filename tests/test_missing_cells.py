@@ -53,6 +53,14 @@ def test_with_nothing_given_the_clusters_have_their_shares_and_counts_are_whole(
     np.testing.assert_array_equal(draws[..., 1], np.round(draws[..., 1]))
 
 
+def test_a_cell_that_is_given_off_its_grid_stays_there(fitted):
+    """The column of counts is whole in the fit; a row may still ask about 20.5."""
+    estimator, X = fitted
+    holes = X[:2].copy()
+    holes[:, 1], holes[:, 2] = 20.5, np.nan
+    np.testing.assert_array_equal(estimator.impute(holes, key=0)[:, :2], holes[:, :2])
+
+
 def test_columns_in_another_order_are_matched_by_name(fitted):
     estimator, X = fitted
     holes = pl.DataFrame(X[:20], schema=COLUMNS).with_columns(count=pl.lit(None, pl.Float64))

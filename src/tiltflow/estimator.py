@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from tiltflow.data.categories import decode
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
@@ -22,11 +23,16 @@ from tiltflow.data.weighting import check_weights, effective_rows, split_rows
 from tiltflow.estimator_arguments import check_arguments
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
-from tiltflow.evaluation.basin_weights import basin_weights
-from tiltflow.evaluation.bracket import bracket
-from tiltflow.evaluation.mode_weights import ModeWeights, label_rows, with_intervals
-from tiltflow.evaluation.witnesses import Witnesses, label_weights
-from tiltflow.frozen import FrozenModel, call_witnesses_of, draw_rows, judge_fit
+from tiltflow.evaluation.mode_weights import ModeWeights
+from tiltflow.evaluation.witnesses import Witnesses
+from tiltflow.frozen import (
+    FrozenModel,
+    bounds_of,
+    call_witnesses_of,
+    draw_rows,
+    judge_fit,
+    weigh_modes,
+)
 from tiltflow.memory import check_memory
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
@@ -210,8 +216,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         self.versions_ = installed_versions()
         self._kept_rows = X[order[:KEPT_ROWS]]
         self._judge()
-        scores = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(x_held_out)))
-        scores = scores - self.log_normalizer_ + log_det
+        scores = self._normalised(x_held_out, log_det)
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
         independent = effective_rows(of_held_out)
         self.held_out_log_likelihood_stderr_ = float(
@@ -302,7 +307,8 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
                 stacklevel=2,
             )
         draws = on_grids(self.schema_, filled.rows)
-        return to_rows(self.schema_, np.where(np.isnan(rows)[:, None], draws, rows[:, None]))
+        filled_rows = np.where(np.isnan(rows)[:, None], draws, rows[:, None])
+        return decode(filled_rows, self.schema_.columns, self.schema_.levels)
 
     def mode_weights(
         self, label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None
@@ -314,7 +320,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         their centres come back in the user's units.
         """
         check_is_fitted(self)
-        return self._weigh(self._call_witnesses(), label_fn)
+        return weigh_modes(self._frozen, self._call_witnesses(), self._to_rows, label_fn)
 
     def log_normalizer_bounds(self, key: int = 0) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.
@@ -323,12 +329,10 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         chains are draws of it. `key` is a seed.
         """
         check_is_fitted(self)
-        position = self._call_witnesses().recording.position[-1]
-        model, flow, kernel = self._frozen.model, self._frozen.flow, self._frozen.kernel
-        return bracket(jax.random.key(key), model.log_density, flow, position, kernel)
+        return bounds_of(jax.random.key(key), self._frozen, self._call_witnesses())
 
     def report(
-        self, path: str | Path, label_fn: Callable[[Float[np.ndarray, "n d"]], Any] | None = None
+        self, path: str | Path, label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None
     ) -> None:
         """Write the HTML report of the fit to `path`: one file that opens without a network.
 
@@ -363,7 +367,11 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         return to_rows(self.schema_, to_user_units(self._bijection, z))
 
     def _log_prob(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        z, log_det = to_model_units(self._bijection, rows)
+        return self._normalised(*to_model_units(self._bijection, rows))
+
+    def _normalised(
+        self, z: Float[np.ndarray, "n d"], log_det: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         log_density = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(z)))
         return log_density - self.log_normalizer_ + log_det
 
@@ -396,19 +404,6 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
 
     def _call_witnesses(self) -> Witnesses:
         return call_witnesses_of(self._frozen, self._kept_points())
-
-    def _weigh(self, witnesses: Witnesses, label_fn: Callable[..., Any] | None) -> ModeWeights:
-        chains = np.asarray(witnesses.recording.position, float)
-        draws = np.asarray(witnesses.draws, float)
-        log_weights = np.asarray(witnesses.log_weights, float)
-        if label_fn is None:
-            found = basin_weights(self._frozen.model.log_density, chains, draws, log_weights)
-            return with_intervals(found[0], self._to_rows(found[1]))
-        rows = chains.reshape(-1, chains.shape[-1])
-        labels, draw_labels = (label_rows(label_fn, self._to_rows(each)) for each in (rows, draws))
-        return with_intervals(
-            label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights)
-        )
 
     def _kept_points(self) -> Float[Array, "n d"]:
         return jnp.asarray(to_model_units(self._bijection, self._kept_rows)[0])

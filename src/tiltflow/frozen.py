@@ -3,17 +3,22 @@
 Where the flow's proposals are refused, chains climb a ladder of the model's earlier states.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flowjax.distributions import AbstractDistribution
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import Assessment, assess
-from tiltflow.evaluation.bracket import judge_closely
+from tiltflow.evaluation.basin_weights import basin_weights
+from tiltflow.evaluation.bracket import bracket, judge_closely
+from tiltflow.evaluation.mode_weights import ModeWeights, label_rows, with_intervals
 from tiltflow.evaluation.verdict import Verdict
-from tiltflow.evaluation.witnesses import Witnesses, call_witnesses
+from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
 from tiltflow.models.energies import Energy
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import LogDensity
@@ -106,6 +111,33 @@ def judge_fit(
         stopped,
     )
     return frozen, assessment, verdict
+
+
+def weigh_modes(
+    frozen: FrozenModel,
+    witnesses: Witnesses,
+    to_rows: Callable[[Float[np.ndarray, "n d"]], Shaped[np.ndarray, "n d"]],
+    label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None,
+) -> ModeWeights:
+    """The weights of labels by `label_fn`, or else of basins, by both witnesses.
+
+    `to_rows` takes points in model units to the rows that `label_fn` and the user see.
+    """
+    chains = np.asarray(witnesses.recording.position, float)
+    draws = np.asarray(witnesses.draws, float)
+    log_weights = np.asarray(witnesses.log_weights, float)
+    if label_fn is None:
+        estimate, centers = basin_weights(frozen.model.log_density, chains, draws, log_weights)
+        return with_intervals(estimate, to_rows(centers))
+    rows = chains.reshape(-1, chains.shape[-1])
+    labels, draw_labels = (label_rows(label_fn, to_rows(each)) for each in (rows, draws))
+    return with_intervals(label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights))
+
+
+def bounds_of(key: PRNGKeyArray, frozen: FrozenModel, witnesses: Witnesses) -> LogNormalizerBounds:
+    """Bounds of log Z by annealed paths; the upper one from where the witnesses' chains ended."""
+    position = witnesses.recording.position[-1]
+    return bracket(key, frozen.model.log_density, frozen.flow, position, frozen.kernel)
 
 
 def sweeps_from(frozen: FrozenModel, start: Float[Array, "n d"]) -> Sweeps:

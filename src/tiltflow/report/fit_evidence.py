@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units, to_user_units
-from tiltflow.evaluation.bracket import bracket
 from tiltflow.evaluation.bridge import bridge_sampling
 from tiltflow.evaluation.diagnostics import diagnose_chains
 from tiltflow.evaluation.log_normalizer import importance_sampling
 from tiltflow.evaluation.mode_weights import ModeWeights
-from tiltflow.frozen import WITNESS_SEED
+from tiltflow.frozen import WITNESS_SEED, bounds_of, weigh_modes
 
 if TYPE_CHECKING:
     from tiltflow.estimator import BalancedEBM
@@ -57,7 +56,7 @@ class FitEvidence(NamedTuple):
 def gather(
     estimator: "BalancedEBM",
     samples: Float[np.ndarray, "m d"],
-    label_fn: Callable[[Float[np.ndarray, "n d"]], Any] | None = None,
+    label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None,
 ) -> FitEvidence:
     """All of it, from a fitted estimator and samples of it."""
     witnesses = estimator._call_witnesses()
@@ -91,25 +90,17 @@ def _weights(
     estimator: "BalancedEBM", witnesses: Any, label_fn: Callable[..., Any] | None
 ) -> ModeWeights | str:
     if label_fn is not None:
-        return estimator._weigh(witnesses, label_fn)
+        return weigh_modes(estimator._frozen, witnesses, estimator._to_rows, label_fn)
     try:
-        return estimator._weigh(witnesses, None)
+        return weigh_modes(estimator._frozen, witnesses, estimator._to_rows, None)
     except InputError as error:  # the report of a fit that failed says so, and is written
         return f"No modes were found: {error}."
 
 
 def _log_z(estimator: "BalancedEBM", witnesses: Any) -> tuple[LogZEstimate, ...]:
-    log_weights, recording = witnesses.log_weights, witnesses.recording
-    importance = importance_sampling(log_weights)
-    bridge = bridge_sampling(log_weights, recording.log_ratio)
-    frozen = estimator._frozen
-    bounds = bracket(
-        jax.random.key(WITNESS_SEED),
-        frozen.model.log_density,
-        frozen.flow,
-        recording.position[-1],
-        frozen.kernel,
-    )
+    importance = importance_sampling(witnesses.log_weights)
+    bridge = bridge_sampling(witnesses.log_weights, witnesses.recording.log_ratio)
+    bounds = bounds_of(jax.random.key(WITNESS_SEED), estimator._frozen, witnesses)
     return (
         LogZEstimate(
             "reported",
