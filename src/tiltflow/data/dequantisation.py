@@ -11,6 +11,11 @@ from jaxtyping import Float
 # Rows that are looked at: a grid that so many rows do not show is too fine to matter.
 MOST_ROWS = 50_000
 
+# Where more rows than this share repeat values off any grid, these are spread too, by so many
+# standard deviations, where tables are compared.
+MOST_TIES = 0.2
+RESOLUTION = 0.02
+
 
 def find_quanta(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
     """The grid step of every column that is quantised, and 0 for every other.
@@ -63,6 +68,19 @@ def share_of_ties(
         _, counts = np.unique(X[:, j], return_counts=True)
         shares[j] = counts[counts > 1].sum() / len(X)
     return shares
+
+
+def make_continuous(
+    generator: np.random.Generator, X: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "n d"]:
+    """X with no column left on which a density could narrow without bound: (n, d).
+
+    Grids are spread by one step, and columns where more than a fifth of the rows repeat values off
+    any grid by .02 standard deviations: so that methods can be compared on real tables.
+    """
+    quanta = find_quanta(X)
+    tied = share_of_ties(X, quanta) > MOST_TIES
+    return dequantise(generator, X, np.where(tied, RESOLUTION * X.std(axis=0), quanta))
 
 
 def _find_quantum(column: Float[np.ndarray, " n"]) -> float:

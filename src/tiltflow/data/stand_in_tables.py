@@ -9,7 +9,7 @@
 
 The last four are made continuous first: columns of few values are left out, and of frequent ones,
 as in HEPMASS; grids are spread by noise of one step, as in POWER, and repeated values off any grid
-by noise of `RESOLUTION` standard deviations; of columns that correlate by more than .98 one is
+by noise of .02 standard deviations; of columns that correlate by more than .98 one is
 kept, as in GAS. All but BSDS300 are standardised, as in `flow_tables.py`.
 """
 
@@ -19,15 +19,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from tiltflow.data.dequantisation import dequantise, find_quanta, share_of_ties
+from tiltflow.data.dequantisation import make_continuous
 from tiltflow.data.errors import InputError
 from tiltflow.data.flow_tables import Splits, distinct_columns, hepmass_splits, power_splits, split
 from tiltflow.data.tables import read_table
 
 FEWEST_VALUES = 20
 MOST_FREQUENT = 0.2
-MOST_TIES = 0.2
-RESOLUTION = 0.02
 
 
 def load_stand_in(name: str, folder: str | Path) -> Splits:
@@ -49,11 +47,7 @@ def continuous_splits(rows: Float[np.ndarray, "n d"]) -> Splits:
     """Of rows of any columns, shuffled, by the rules above."""
     random = np.random.default_rng(42)
     rows = rows[:, [_is_continuous(column) for column in rows.T]]
-    quanta = find_quanta(rows)
-    ties = share_of_ties(rows, quanta)
-    rows = dequantise(
-        random, rows, np.where(ties > MOST_TIES, RESOLUTION * rows.std(axis=0), quanta)
-    )
+    rows = make_continuous(random, rows)
     return split(random.permutation(distinct_columns(rows)))
 
 

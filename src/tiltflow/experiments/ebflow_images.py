@@ -37,10 +37,10 @@ from tiltflow.data.preprocessing import (
     to_model_units,
     to_user_units,
 )
+from tiltflow.data.public_tables import FOLDER as TABLES
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.contenders import choose
 from tiltflow.experiments.flow_entrants import LIKELIHOOD, Entrant, excess
-from tiltflow.experiments.tables import FOLDER as TABLES
 from tiltflow.models.energy_flow import EnergyFlow
 from tiltflow.models.energy_flow_architectures import (
     convolutional_energy_flow,

@@ -24,28 +24,29 @@ import tiltflow
 from tiltflow.data.errors import InputError
 from tiltflow.data.flow_tables import FOLDERS, Splits, load_flow_table
 from tiltflow.data.preprocessing import to_model_units
+from tiltflow.data.public_tables import FOLDER
 from tiltflow.data.stand_in_tables import STAND_INS, load_stand_in
-from tiltflow.estimator import BalancedEBM
-from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
+from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.published_tables import NEGATIVE_LOG_LIKELIHOODS, NETWORKS, TABLES
-from tiltflow.experiments.table_rivals import Rival, clock, fit_rival, log_prob_of_rows, rivals
-from tiltflow.experiments.table_scores import (
-    COMPONENTS,
-    mixture_scores,
-    paired_difference,
-    standard_error,
+from tiltflow.experiments.table_contest import (
+    BALANCED,
+    balanced_figures,
+    choose_methods,
+    comparison_table,
+    figures_of,
+    fit_balanced,
+    verdict,
 )
-from tiltflow.experiments.tables import FOLDER
-from tiltflow.report.table import format_table, mean_and_std
+from tiltflow.experiments.table_rivals import Rival, clock, fit_rival, log_prob_of_rows, rivals
+from tiltflow.experiments.table_scores import COMPONENTS, mixture_scores
+from tiltflow.report.table import format_table
 from tiltflow.training.preprocess import fit_steps
 
 EXPERIMENT = "ffjord-tables"
-BALANCED = "balanced"
 FLOORS = {"gaussian": (1,), "mixture": COMPONENTS}
 METHODS = (BALANCED, *(each.name for each in rivals(None)), *FLOORS)
-BAR = 0.75
-"""Of the tables: six of eight."""
-ERROR_BARS = 2.0
+SHARE = 0.75
+"""Of the tables, on which the balanced EBM shall be best: six of eight."""
 GUESSED_SECONDS = 150.0
 
 
@@ -81,7 +82,7 @@ def reproduce_ffjord_tables(
 
     The folder is TILTFLOW_DATA, or the one beside it called `uci`.
     """
-    entered = choose_methods(methods)
+    entered = choose_methods(methods, METHODS)
     standard, loaders = find_tables()
     budget = QUICK if quick else STANDARD if standard else STAND_IN
     names = [name for name in loaders if not quick or name in QUICK_TABLES] or list(loaders)[:1]
@@ -97,19 +98,11 @@ def reproduce_ffjord_tables(
         print(f"\n{published(names)}")
     else:
         print("stand-ins: nothing is published of these tables, and nothing to compare with")
-    print(verdict(lines) if budget.seconds is None else "seconds were not equal: nothing is judged")
-
-
-def choose_methods(methods: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Those called; all if None. The balanced EBM is always run: it sets the seconds.
-
-    Raises:
-        InputError: a name is not known.
-    """
-    for name in methods or ():
-        if name not in METHODS:
-            raise InputError(f"--methods: '{name}' is not known; use some of {', '.join(METHODS)}")
-    return tuple(name for name in METHODS if methods is None or name in (BALANCED, *methods))
+    print(
+        verdict(lines, share=SHARE)
+        if budget.seconds is None
+        else "seconds were not equal: nothing is judged"
+    )
 
 
 def find_tables() -> tuple[bool, dict[str, Callable[[], Splits]]]:
@@ -156,8 +149,11 @@ def table_cells(
     def run(cell: Cell, lines: Sequence[Line]) -> dict[str, Any]:
         splits = prepared()
         if cell.method == BALANCED:
-            return fit_balanced(splits, budget, seed)
-        first = _balanced(lines, cell.case, cell.seed)
+            rest = np.concatenate([splits.train, splits.validation])
+            return fit_balanced(
+                rest, splits.test, seed=seed, max_steps=budget.max_steps, clock=clock
+            )
+        first = balanced_figures(lines, cell.case, cell.seed)
         seconds = budget.seconds or first["seconds"]
         if cell.method in FLOORS:
             return fit_floor(cell.method, splits, seed, seconds)
@@ -194,30 +190,12 @@ def capped(splits: Splits, budget: Budget, seed: int) -> Splits:
     return Splits(train, validation, test)
 
 
-def fit_balanced(splits: Splits, budget: Budget, seed: int) -> dict[str, Any]:
-    """Figures of the estimator with its defaults; it holds rows out by itself."""
-    started = clock()
-    rest = np.concatenate([splits.train, splits.validation])
-    estimator = BalancedEBM(random_state=seed, max_steps=budget.max_steps).fit(rest)
-    seconds = clock() - started
-    return _figures(estimator.score_samples(splits.test)) | {
-        "seconds": seconds,
-        "log_z_stderr": estimator.log_normalizer_stderr_,
-        "importance_ess": estimator.importance_ess_,
-        "base": estimator.base_,
-        "preprocessing": estimator.preprocessing_,
-        "verdict": estimator.verdict_.status,
-        "rows": len(rest),
-        "columns": rest.shape[1],
-    }
-
-
 def fit_floor(name: str, splits: Splits, seed: int, seconds: float) -> dict[str, Any]:
     """Figures of one Gaussian, or of a mixture by BIC."""
     started = clock()
     rest = np.concatenate([splits.train, splits.validation])
     scores = mixture_scores(rest, splits.test, seed, components=FLOORS[name], most_seconds=seconds)
-    return _figures(scores) | {"seconds": clock() - started}
+    return figures_of(scores) | {"seconds": clock() - started}
 
 
 def fit_flow_on(
@@ -228,44 +206,16 @@ def fit_flow_on(
     x, held_out = (to_model_units(bijection, part)[0] for part in splits[:2])
     flow, figures = fit_rival(jax.random.key(seed), rival, x, held_out, seconds=seconds)
     z, log_det = to_model_units(bijection, splits.test)
-    return _figures(log_prob_of_rows(flow, z) + log_det) | figures
-
-
-def _figures(scores: Float[np.ndarray, " m"]) -> dict[str, Any]:
-    return {
-        "log_likelihood": float(scores.mean()),
-        "stderr": standard_error(scores),
-        # Paired differences need them row by row; a ten-thousandth of a nat is enough.
-        "scores": np.round(scores, 4).tolist(),
-    }
+    return figures_of(log_prob_of_rows(flow, z) + log_det) | figures
 
 
 def summary(lines: Sequence[Line], budget: Budget) -> str:
-    """A row for every table and method: log-likelihood, balanced minus it, seconds."""
-    columns = ["table", "rows", "d", "method", "log-likelihood", "balanced - it", "seconds", "note"]
-    rows = []
-    for (name, method), group in _grouped(lines).items():
-        figures = [line["figures"] for line in group]
-        first = _balanced(lines, name, group[0]["seed"])
-        size = [str(first["rows"]), str(first["columns"])] if method == BALANCED else ["", ""]
-        rows.append(
-            [
-                name if method == BALANCED else "",
-                *size,
-                method,
-                _with_error(
-                    [it["log_likelihood"] for it in figures], [it["stderr"] for it in figures]
-                ),
-                "" if method == BALANCED else _with_error(*zip(*_gaps(lines, group))),
-                f"{np.mean([it['seconds'] for it in figures]):.0f}",
-                _note(figures[0]),
-            ]
-        )
+    """The table of all methods, with what was left of the rows."""
     caps = f"at most {budget.train} rows to train on and {budget.validation} held out"
     test = "all test rows" if budget.test is None else f"at most {budget.test} test rows"
     return (
         f"test log-likelihood, nats a row, with standard errors over test rows; {caps}, {test}\n"
-        f"{format_table(columns, rows)}"
+        f"{comparison_table(lines)}"
     )
 
 
@@ -284,71 +234,3 @@ def published(names: Sequence[str]) -> str:
     ]
     columns = ["published", *(table for table in TABLES if table in names)]
     return f"Grathwohl et al. (2019), three runs\n{format_table(columns, rows)}"
-
-
-def verdict(lines: Sequence[Line]) -> str:
-    """On how many tables the balanced EBM is best, or within the error bars of the best."""
-    tables = list(dict.fromkeys(line["case"] for line in lines))
-    good, lost = 0, []
-    for name in tables:
-        groups = {key: group for key, group in _grouped(lines).items() if key[0] == name}
-        others = {key[1]: group for key, group in groups.items() if key[1] != BALANCED}
-        if not others:
-            continue
-        best = max(others, key=lambda method: _mean(others[method], "log_likelihood"))
-        gap, error = np.mean(_gaps(lines, others[best]), axis=0)
-        if gap >= -ERROR_BARS * error:
-            good += 1
-        else:
-            lost.append(f"{name}: {gap:.3f} ± {error:.3f} behind {best}")
-    needed = int(np.ceil(BAR * len(tables)))
-    met = "met" if good >= needed else "missed"
-    words = f"balanced EBM best, or within {ERROR_BARS:.0f} standard errors of the best, on"
-    return "\n".join([f"{words} {good} of {len(tables)} tables, bar {needed}: {met}", *lost])
-
-
-def _grouped(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
-    groups: dict[tuple[str, str], list[Line]] = {}
-    for line in lines:
-        groups.setdefault((line["case"], line["method"]), []).append(line)
-    return groups
-
-
-def _balanced(lines: Sequence[Line], case: str, seed: int) -> dict[str, Any]:
-    found = find_line(lines, {"case": case, "seed": seed, "method": BALANCED})
-    assert found is not None
-    return found["figures"]
-
-
-def _gaps(lines: Sequence[Line], group: Sequence[Line]) -> list[tuple[float, float]]:
-    """Balanced minus the method, seed by seed, with its standard error."""
-    gaps = []
-    for line in group:
-        first = _balanced(lines, line["case"], line["seed"])
-        gaps.append(
-            paired_difference(
-                np.array(first["scores"]),
-                np.array(line["figures"]["scores"]),
-                log_z_stderr=first["log_z_stderr"],
-            )
-        )
-    return gaps
-
-
-def _mean(group: Sequence[Line], name: str) -> float:
-    return float(np.mean([line["figures"][name] for line in group]))
-
-
-def _with_error(values: Sequence[float], errors: Sequence[float]) -> str:
-    # Seeds share the test rows, so that more of them do not make these errors smaller.
-    spread = f" ({mean_and_std(list(values))} over seeds)" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f} ± {np.mean(errors):.3f}{spread}"
-
-
-def _note(figures: dict[str, Any]) -> str:
-    if "base" in figures:
-        return f"{figures['base']}; {figures['preprocessing']}; {figures['verdict']}"
-    if "best_step" in figures:
-        calls = f", {figures['evaluations']:.0f} calls a step" if "evaluations" in figures else ""
-        return f"best of {figures['steps']} steps: {figures['best_step']}{calls}"
-    return ""

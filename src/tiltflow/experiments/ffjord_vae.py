@@ -21,9 +21,9 @@ from jaxtyping import Float, PRNGKeyArray
 import tiltflow
 from tiltflow.data.errors import InputError
 from tiltflow.data.idx import read_idx
+from tiltflow.data.public_tables import FOLDER
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.table_rivals import clock
-from tiltflow.experiments.tables import FOLDER
 from tiltflow.models.posteriors import (
     ContinuousPosterior,
     GaussianPosterior,

@@ -1,119 +1,169 @@
-"""Real tables: held-out log-likelihood of the balanced EBM, a Gaussian mixture and the flow alone.
+"""Real tables: held-out log-likelihood of the balanced EBM, by its defaults, beside four others.
 
-Every table is dequantised once, the same way for all methods, or a mixture would win by spikes on
-repeated values. A fifth of the rows is set apart for the test; nothing is tuned on it. The mixture
-is scikit-learn's, its number of components chosen by BIC on all the other rows; the flow is the
-proposal flow of the same preprocessing, stopped early.
+All public tables that are there (`data/public_tables.py`), made continuous once, the same way for
+all methods, or a method would win by spikes on repeated values. A fifth of the rows, at most 4000,
+is set apart for the test, and at most 10 000 of the others are fitted; nothing is tuned on the
+test.
+
+    gaussian    one Gaussian: what no method may be behind
+    mixture     scikit-learn's Gaussian mixture, its number of components by BIC
+    kernels     scikit-learn's kernel density, its bandwidth by leaving one row out
+    flow        the proposal flow alone, after the balanced EBM's preprocessing, stopped early
 """
 
-import json
-import os
-import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from sklearn.datasets import load_breast_cancer, load_wine
 
-from tiltflow.data.dequantisation import dequantise, find_quanta
+import tiltflow
+from tiltflow.data.dequantisation import make_continuous
 from tiltflow.data.preprocessing import to_model_units
-from tiltflow.data.tables import read_table
-from tiltflow.estimator import BalancedEBM
-from tiltflow.experiments.table_scores import mixture_scores, paired_difference, standard_error
-from tiltflow.report.files import append_json_lines
-from tiltflow.report.table import format_table
+from tiltflow.data.public_tables import FILES, FOLDER, PublicTable, find_public_tables
+from tiltflow.experiments.cells import Cell, Line, run_cells
+from tiltflow.experiments.clock import clock
+from tiltflow.experiments.table_contest import (
+    BALANCED,
+    balanced_figures,
+    behind_one,
+    choose_methods,
+    comparison_table,
+    figures_of,
+    fit_balanced,
+    verdict,
+)
+from tiltflow.experiments.table_scores import kernel_scores, mixture_scores
 from tiltflow.training.bases import choose_base
 from tiltflow.training.preprocess import fit_steps
 
-FOLDER = Path(os.environ.get("TILTFLOW_DATA", "../shared/data/tabular"))
-# File, and columns that are not part of the density: classes.
-FILES = {
-    "geyser": ("geyser.csv", "kind", 0),
-    "HTRU_2": ("HTRU_2.csv.gz", None, 1),
-    "winequality-white": ("winequality-white.csv", None, 1),
-    "mammography": ("mammography.csv.gz", "x6", 0),
-    "earth_volerup": ("earth_volerup.csv", None, 0),
-}
+EXPERIMENT = "tables"
+METHODS = (BALANCED, "gaussian", "mixture", "kernels", "flow")
+SHARE = 0.8
+"""Of the tables, on which the balanced EBM shall be best."""
+QUICK_TABLES = ("geyser", "wine")
+GUESSED_SECONDS = {BALANCED: 110.0, "flow": 40.0}
 
 
-def reproduce_tables(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
-    """Every table that is there, `seeds` splits each: mean test log-likelihoods and differences."""
-    rows = []
-    for name, table in load_tables().items():
-        results = []
-        for i in range(seeds):
-            results.append(compare_on_table(name, table, seed=seed + i))
-            append_json_lines(out / "results.jsonl", results[-1:])
-            if not quiet:
-                print(json.dumps(results[-1]), flush=True)
-        rows.append([name, str(table.shape[0]), str(table.shape[1]), *_summary(results)])
-    columns = [
-        "table",
-        "rows",
-        "columns",
-        "mixture (BIC)",
-        "flow",
-        "balanced",
-        "balanced - mixture",
-        "balanced - flow",
-        "base",
-        "seconds",
+class Budget(NamedTuple):
+    """Most rows to fit and to test, and most training steps of the energy (None: the default)."""
+
+    rest: int
+    test: int
+    max_steps: int | None = None
+
+
+FULL = Budget(10_000, 4_000)
+QUICK = Budget(1_000, 500, max_steps=200)
+
+
+class Split(NamedTuple):
+    """Rows that are fitted, and rows that are tested."""
+
+    rest: Float[np.ndarray, "n d"]
+    test: Float[np.ndarray, "m d"]
+
+
+def reproduce_tables(
+    *,
+    seeds: int,
+    seed: int,
+    quiet: bool,
+    out: Path,
+    methods: tuple[str, ...] | None = None,
+    quick: bool = False,
+) -> None:
+    """Test log-likelihoods on every table that is there, and on how many the balanced EBM is best.
+
+    Every seed is another split.
+    """
+    entered = choose_methods(methods, METHODS)
+    loaders = find_public_tables(FOLDER)
+    for name in FILES.keys() - loaders.keys():
+        print(f"{name}: {', '.join(FILES[name].names)} not in {FOLDER}, left out")
+    budget = QUICK if quick else FULL
+    cells = [
+        cell
+        for run_seed in range(seed, seed + seeds)
+        for name, load in loaders.items()
+        if not quick or name in QUICK_TABLES
+        for cell in table_cells(name, load, entered, budget, run_seed)
     ]
-    print("test log-likelihood, nats per row, with standard errors over the test rows")
-    print(format_table(columns, rows))
+    lines = run_cells(cells, out, quiet=quiet)
+    print(
+        "test log-likelihood, nats a row, with standard errors over test rows; at most "
+        f"{budget.rest} rows fitted, {budget.test} tested; {seeds} splits"
+    )
+    print(comparison_table(lines))
+    print(verdict(lines, share=SHARE))
+    if "gaussian" in entered:
+        print(behind_one(lines, "gaussian"))
 
 
-def load_tables() -> dict[str, Float[np.ndarray, "n d"]]:
-    """scikit-learn's tables, and those of `FOLDER` (set TILTFLOW_DATA) that are there."""
-    tables = {}
-    for name, (file, label, dropped) in FILES.items():
-        path = FOLDER / file
-        if path.exists():
-            values = read_table(path, label_column=label).values
-            tables[name] = values[:, : values.shape[1] - dropped]
-        else:
-            print(f"{name}: {path} is not there, left out")
-    tables["wine"] = load_wine(return_X_y=True)[0]
-    tables["breast-cancer"] = load_breast_cancer(return_X_y=True)[0]
-    return tables
+def table_cells(
+    name: str,
+    load: Callable[[], PublicTable],
+    entered: Sequence[str],
+    budget: Budget,
+    seed: int,
+) -> list[Cell]:
+    """The cells of one table and split, the balanced EBM first."""
+    prepared = lru_cache(maxsize=1)(lambda: split_rows(load().rows, budget, seed))
+
+    def run(cell: Cell, lines: Sequence[Line]) -> dict[str, Any]:
+        rest, test = prepared()
+        if cell.method == BALANCED:
+            return fit_balanced(rest, test, seed=seed, max_steps=budget.max_steps, clock=clock)
+        first = balanced_figures(lines, cell.case, cell.seed)
+        started = clock()
+        scores = _scores(cell.method, rest, test, first["preprocessing"], seed)
+        return figures_of(scores) | {"seconds": clock() - started}
+
+    return [
+        Cell(
+            EXPERIMENT,
+            name,
+            method,
+            "defaults",
+            seed,
+            "full" if budget == FULL else "quick",
+            (tiltflow.__version__, budget),
+            GUESSED_SECONDS.get(method, 5.0),
+            run,
+        )
+        for method in entered
+    ]
 
 
-def compare_on_table(name: str, table: Float[np.ndarray, "n d"], *, seed: int) -> dict[str, Any]:
-    """All three methods on one split of one table."""
+def split_rows(rows: Float[np.ndarray, "n d"], budget: Budget, seed: int) -> Split:
+    """Rows without order, spread where they repeat values, a fifth of them apart."""
     generator = np.random.default_rng(seed)
-    rows = dequantise(generator, table, find_quanta(table))
-    # A value that fills a column's rows without a grid is a spike no density can have.
-    rows = rows[generator.permutation(len(rows))]
-    test, rest = np.split(rows, [len(rows) // 5])
-    started = time.perf_counter()
-    estimator = BalancedEBM(random_state=seed).fit(rest)
-    seconds = time.perf_counter() - started
-    scores = {
-        "balanced": estimator.score_samples(test),
-        "mixture": mixture_scores(rest, test, seed),
-        "flow": _flow_scores(estimator.preprocessing_, rest, test, seed),
-    }
-    log_z_stderr = estimator.log_normalizer_stderr_
-    differences = {
-        rival: paired_difference(scores["balanced"], scores[rival], log_z_stderr=log_z_stderr)
-        for rival in ("mixture", "flow")
-    }
-    return {
-        "table": name,
-        "seed": seed,
-        "base": estimator.base_,
-        "preprocessing": estimator.preprocessing_,
-        "seconds": seconds,
-        "log_z_stderr": log_z_stderr,
-        "importance_ess": estimator.importance_ess_,
-        **{method: float(values.mean()) for method, values in scores.items()},
-        **{f"{method}_stderr": standard_error(values) for method, values in scores.items()},
-        **{f"minus_{rival}": mean for rival, (mean, _) in differences.items()},
-        **{f"minus_{rival}_stderr": stderr for rival, (_, stderr) in differences.items()},
-    }
+    rows = rows[generator.permutation(len(rows))[: budget.rest + budget.test]]
+    rows = make_continuous(generator, rows)
+    tested = min(budget.test, len(rows) // 5)
+    return Split(rows[tested : tested + budget.rest], rows[:tested])
+
+
+def _scores(
+    method: str,
+    rest: Float[np.ndarray, "n d"],
+    test: Float[np.ndarray, "m d"],
+    preprocessing: str,
+    seed: int,
+) -> Float[np.ndarray, " m"]:
+    match method:
+        case "gaussian":
+            return mixture_scores(rest, test, seed, components=(1,))
+        case "mixture":
+            return mixture_scores(rest, test, seed)
+        case "kernels":
+            return kernel_scores(rest, test)
+        case _:
+            return _flow_scores(preprocessing, rest, test, seed)
 
 
 def _flow_scores(
@@ -126,24 +176,3 @@ def _flow_scores(
     z, log_det = to_model_units(bijection, test)
     start = choose_base(jax.random.key(seed), "flow", x, x_held_out, seed=seed)
     return np.asarray(start.flow.log_prob(jnp.asarray(z)), dtype=float) + log_det
-
-
-def _summary(results: list[dict[str, Any]]) -> list[str]:
-    """Means over the splits; the standard error of a mean over splits of the same table."""
-
-    def cell(value: str) -> str:
-        values = np.array([result[value] for result in results])
-        errors = np.array([result[f"{value}_stderr"] for result in results])
-        # Splits share rows, so their errors are not independent: the mean one is the honest one.
-        return f"{values.mean():.3f} ± {errors.mean():.3f}"
-
-    bases = sorted({result["base"].split(":")[0] for result in results})
-    return [
-        cell("mixture"),
-        cell("flow"),
-        cell("balanced"),
-        cell("minus_mixture"),
-        cell("minus_flow"),
-        ", ".join(bases),
-        f"{np.mean([result['seconds'] for result in results]):.0f}",
-    ]
