@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "four-modes-128": ("four_modes", "reproduce_four_modes_128"),
     "warped-modes-64": ("four_modes", "reproduce_warped_modes_64"),
     "tables": ("tables", "reproduce_tables"),
+    "outliers": ("outliers", "reproduce_outliers"),
     "verdicts": ("verdicts", "reproduce_verdicts"),
     "coverage": ("coverage", "reproduce_coverage"),
     "phi-four": ("phi_four", "reproduce_phi_four"),
