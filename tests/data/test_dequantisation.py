@@ -75,6 +75,15 @@ def test_noise_stays_in_its_cell_and_comes_off(step, origin, seed):
     np.testing.assert_allclose(back, np.hstack([grid, noisy[:, 1:]]), atol=1e-3 * step)
 
 
+@pytest.mark.parametrize("quantum", [0.1, 0.01, 0.05, 1e-7, 1.0, 250.0])
+def test_points_of_a_decimal_grid_are_the_decimals_themselves(quantum):
+    digits = max(0, round(-np.log10(quantum) + 0.5))
+    points = np.round(quantum * np.arange(-2000, 2000)[:, None] + 100 * quantum, digits)
+    noisy = dequantise(np.random.default_rng(0), points, np.array([quantum]))
+    back = requantise(noisy, np.array([quantum]), points[7])
+    assert (back == points).all()
+
+
 def test_ties_are_counted_where_no_grid_explains_them():
     half = np.where(np.arange(2000) < 1000, 0.5, NORMAL)
     X = np.column_stack([NORMAL, half, np.round(NORMAL, 1)])

@@ -5,6 +5,8 @@ the column continuous, and the mean log-density of the noisy column is then a lo
 log-probability of the grid cells, per cell volume (Theis, van den Oord and Bethge 2016, eq. 2).
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -46,13 +48,20 @@ def requantise(
 ) -> Float[np.ndarray, "*n d"]:
     """The nearest points origin + k · quanta; columns of quantum 0 stay as they are.
 
+    Points are rounded to 14 digits: 47.2 is 47.2 again, and not 47.199999999999996.
+
     Args:
         X: (n, d), or with further leading axes.
         quanta: (d,) of `find_quanta`.
         origin: (d,) any point of each grid, such as the most frequent value of the column.
     """
     step = np.where(quanta > 0, quanta, 1.0)
-    return np.where(quanta > 0, origin + np.round((X - origin) / step) * step, X)
+    points = origin + np.round((X - origin) / step) * step
+    for j in np.flatnonzero(quanta > 0):
+        column = points[..., j]
+        largest = np.abs(column[np.isfinite(column)]).max(initial=step[j])
+        points[..., j] = np.round(column, 14 - math.ceil(math.log10(largest)))
+    return np.where(quanta > 0, points, X)
 
 
 def share_of_ties(
