@@ -12,7 +12,12 @@ import pytest
 from flowjax.bijections import Affine
 from flowjax.distributions import Normal, StandardNormal, Transformed
 
-from tiltflow.models.flows import LOG_SCALE_BOUND, coupling_flow, trainable
+from tiltflow.models.flows import (
+    LOG_SCALE_BOUND,
+    autoregressive_flow,
+    coupling_flow,
+    trainable,
+)
 from tiltflow.models.gaussian_mixture import GaussianMixture
 
 LAYERS = 2
@@ -32,14 +37,13 @@ def uneven_base(dimension):
     return GaussianMixture(np.array([0.7, 0.3]), means, covariances)
 
 
-@eqx.filter_jit
-def build(base, transformer):
-    return coupling_flow(jax.random.key(0), base, layers=LAYERS, width=8, transformer=transformer)
+build = eqx.filter_jit(coupling_flow)
 
 
-def make(dimension, transformer, noise=0.0):
+def make(dimension, transformer, noise=0.0, architecture=build):
     """A flow at its start, or with the parameters of its layers moved by N(0, noise^2)."""
-    flow = build(uneven_base(dimension), transformer)
+    base = uneven_base(dimension)
+    flow = architecture(jax.random.key(0), base, layers=LAYERS, width=8, transformer=transformer)
     rng = np.random.default_rng(1)
     parameters, static = trainable(flow.bijection)
     moved = jax.tree.map(lambda x: jnp.asarray(x + noise * rng.normal(size=x.shape)), parameters)
@@ -85,9 +89,12 @@ def test_a_new_flow_is_its_base(dimension, transformer):
     assert (np.abs(error) < 4.5 * np.asarray(seen["x"].std(0)) / 400**0.5).all()
 
 
+@pytest.mark.parametrize("architecture", [build, autoregressive_flow], ids=["coupling", "masked"])
 @every_kind
-def test_bijection_inverts_and_its_log_det_is_that_of_autodiff(dimension, transformer):
-    seen = look(make(dimension, transformer, noise=0.3))
+def test_bijection_inverts_and_its_log_det_is_that_of_autodiff(
+    dimension, transformer, architecture
+):
+    seen = look(make(dimension, transformer, noise=0.3, architecture=architecture))
     assert np.abs(seen["forward_log_det"]).max() > 0.1
     assert np.abs(seen["log_prob"] - seen["base_log_prob"]).max() > 0.3
     np.testing.assert_allclose(seen["back"], seen["x"], atol=1e-8)
@@ -105,6 +112,19 @@ def test_perturbed_density_integrates_to_one(transformer):
     log_prob = eqx.filter_jit(lambda flow, x: flow.log_prob(x))(flow, jnp.asarray(grid))
     mass = np.exp(np.asarray(log_prob)).sum() * (2 * half_width / cells) ** 2
     assert abs(mass - 1) < 2e-3
+
+
+def test_in_an_autoregressive_flow_a_coordinate_depends_on_those_before_it():
+    """Of one layer: in the order that it has drawn, the Jacobian is triangular, and full below."""
+    base = uneven_base(4)
+    flow = autoregressive_flow(jax.random.key(0), base, layers=1, width=16, transformer="affine")
+    x = jnp.array([0.3, -0.2, 0.5, 0.1])
+    jacobian = jax.jacfwd(paramax.unwrap(flow.bijection).inverse)(x)
+    depends = np.asarray(jacobian != 0)
+    np.testing.assert_array_equal(np.sort(depends.sum(axis=0)), [1, 2, 3, 4])
+    rows = np.argsort(depends.sum(axis=1))
+    columns = np.argsort(-depends.sum(axis=0))
+    np.testing.assert_array_equal(depends[rows][:, columns], np.tri(4, dtype=bool))
 
 
 def test_far_outside_the_interval_spline_gradients_are_finite_in_float32():

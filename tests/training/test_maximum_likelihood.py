@@ -192,3 +192,12 @@ def test_every_step_has_noise_of_its_own(start):
 
     assert way(Blown(fresh=False)) < -20
     assert way(Blown()) > -8
+
+
+def test_it_stops_when_it_is_told_and_keeps_the_best_so_far(start):
+    x, held_out = normal_rows(1, 2.0), normal_rows(2, 2.0)
+    asked = iter([False, False, False, True])
+    result, reports = fit(start, x, held_out, stop=lambda: next(asked))
+    assert [report["step"] for report in reports] == [20, 40, 60]
+    short, _ = fit(start, x, held_out, stop=iter([True]).__next__)
+    assert score(short.flow, held_out) == score(start, held_out) < score(result.flow, held_out)
