@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check lock clean
+.PHONY: install demo docs test check lock clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,10 @@ check: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/basedpyright
 
+# Runs the notebooks and builds the site into site/. The variable leaves out the theme's advertisement.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 # Resolves the ranges of pyproject.toml anew, in a fresh environment, into exact versions.
 lock:
 	rm -rf $(VENV)-lock
@@ -35,4 +39,4 @@ lock:
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist site
