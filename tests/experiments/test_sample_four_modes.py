@@ -17,7 +17,7 @@ from tiltflow.experiments.sample_four_modes import (
     WEIGHTS,
     four_corners,
     peak_mebibytes,
-    reproduce_sample_four_modes,
+    reproduce_sample_four_modes_256,
     run_seed,
 )
 from tiltflow.sampler import SampleResult
@@ -99,7 +99,7 @@ def test_the_experiment_keeps_every_seed_and_prints_its_doubts(tmp_path, monkeyp
     figures, _ = figures_of(monkeypatch, WEIGHTS)
     doubt = figures | {"reasons": ["A doubt."], "largest_error": 0.25}
     monkeypatch.setattr(module, "run_seed", lambda key, target: doubt)
-    reproduce_sample_four_modes(seeds=2, seed=3, quiet=True, out=tmp_path)
+    reproduce_sample_four_modes_256(seeds=2, seed=3, quiet=True, out=tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "seeds.jsonl").read_text().splitlines()]
     assert [line["seed"] for line in lines] == [3, 4]
     printed = capsys.readouterr().out

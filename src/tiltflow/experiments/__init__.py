@@ -1,47 +1,21 @@
-"""Experiments by name: each prints its table and writes its figure; none is imported before."""
+"""Experiments by name: each prints its table and writes its figure; none is imported before.
+
+A file of this folder that defines `reproduce_four_zones` holds the experiment four-zones, and one
+that defines `bench_step` the benchmark step. They are found by these definitions in the text, for
+to import a file waits for JAX.
+"""
 
 import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 
 from tiltflow.data.errors import InputError
 
-EXPERIMENTS = {
-    "two-modes": ("plane", "reproduce_two_modes"),
-    "eight-gaussians": ("plane", "reproduce_eight_gaussians"),
-    "rings": ("plane", "reproduce_rings"),
-    "four-zones": ("four_zones", "reproduce_four_zones"),
-    "mixtures": ("mixtures", "reproduce_mixtures"),
-    "jarzynski-mixture": ("jarzynski_mixture", "reproduce_jarzynski_mixture"),
-    "acceptance": ("acceptance", "reproduce_acceptance"),
-    "four-modes-16": ("four_modes", "reproduce_four_modes_16"),
-    "four-modes-64": ("four_modes", "reproduce_four_modes_64"),
-    "four-modes-128": ("four_modes", "reproduce_four_modes_128"),
-    "warped-modes-64": ("four_modes", "reproduce_warped_modes_64"),
-    "tables": ("tables", "reproduce_tables"),
-    "outliers": ("outliers", "reproduce_outliers"),
-    "verdicts": ("verdicts", "reproduce_verdicts"),
-    "coverage": ("coverage", "reproduce_coverage"),
-    "phi-four": ("phi_four", "reproduce_phi_four"),
-    "sample-four-modes-256": ("sample_four_modes", "reproduce_sample_four_modes"),
-    "ffjord-tables": ("ffjord_tables", "reproduce_ffjord_tables"),
-    "ffjord-vae": ("ffjord_vae", "reproduce_ffjord_vae"),
-    "ebflow-2d": ("ebflow_2d", "reproduce_ebflow_2d"),
-    "ffjord-2d": ("ffjord_2d", "reproduce_ffjord_2d"),
-    "ebflow-images": ("ebflow_images", "reproduce_ebflow_images"),
-}
-BENCHMARKS = {
-    "step": ("bench_step", "bench_step"),
-    "negatives": ("bench_negatives", "bench_negatives"),
-    "ebflow": ("bench_ebflow", "bench_ebflow"),
-}
+HERE = Path(__file__).parent
 
-# Not part of a run of all benchmarks: they need packages that tiltflow does not, or ten minutes.
-PEERS = {
-    "kills": ("bench_kills", "bench_kills"),
-    "flowmc": ("bench_flowmc", "bench_flowmc"),
-    "ffjord": ("bench_ffjord", "bench_ffjord"),
-}
+ALONE = ("kills", "flowmc", "ffjord")
+"""Benchmarks that a run of all leaves out: other packages, or ten minutes."""
 
 
 def reproduce(
@@ -61,7 +35,7 @@ def reproduce(
     Raises:
         InputError: the name is not known, or the experiment has no methods or no quick run.
     """
-    run = _find(name, EXPERIMENTS, "experiment")
+    run = _import(name, find_functions(HERE, "reproduce"), "experiment")
     asked = {"methods": methods} if methods is not None else {}
     asked |= {"quick": True} if quick else {}
     for option in asked.keys() - inspect.signature(run).parameters.keys():
@@ -77,11 +51,25 @@ def bench(name: str | None, *, seed: int, quiet: bool) -> None:
     Raises:
         InputError: the name is not known.
     """
-    for each in [name] if name else BENCHMARKS:
-        _find(each, BENCHMARKS | PEERS, "benchmark")(seed=seed, quiet=quiet)
+    known = find_functions(HERE, "bench")
+    for each in [name] if name else [each for each in known if each not in ALONE]:
+        _import(each, known, "benchmark")(seed=seed, quiet=quiet)
 
 
-def _find(name: str, known: dict[str, tuple[str, str]], what: str):
+def find_functions(folder: Path, prefix: str) -> dict[str, tuple[str, str]]:
+    """Module and function of every `prefix_some_name` that a file of `folder` defines, by name.
+
+    The name of `prefix_some_name` is some-name.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for function, name in re.findall(rf"^def ({prefix}_(\w+))\(", text, flags=re.M):
+            found[name.replace("_", "-")] = path.stem, function
+    return found
+
+
+def _import(name: str, known: dict[str, tuple[str, str]], what: str):
     if name not in known:
         raise InputError(f"{name}: no such {what}; the known ones are {', '.join(known)}")
     module, function = known[name]

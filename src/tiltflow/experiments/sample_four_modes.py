@@ -84,7 +84,7 @@ def peak_mebibytes() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def reproduce_sample_four_modes(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
+def reproduce_sample_four_modes_256(*, seeds: int, seed: int, quiet: bool, out: Path) -> None:
     """D = 256, one run for every seed."""
     target = four_corners()
     lines = []
