@@ -232,20 +232,34 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         return self
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
-        """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units."""
+        """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units.
+
+        Raises:
+            InputError: other columns than those of the fit, missing or infinite cells, text.
+            NotFittedError: `fit` was not called; so do all methods below.
+        """
         check_is_fitted(self)
         return self._log_prob(to_numbers(self.schema_, X))
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Mean log-density of the rows of X, nats, user's units."""
+        """Mean log-density of the rows of X, (n, d), nats, user's units; y is ignored.
+
+        Raises as `score_samples` does.
+        """
         return float(self.score_samples(X).mean())
 
     def decision_function(self, X: Any) -> Float[np.ndarray, " n"]:
-        """How far each row's log-density is above the bound of outliers, (n, d) -> (n,), nats."""
+        """How far each row's log-density is above the bound of outliers, (n, d) -> (n,), nats.
+
+        Raises as `score_samples` does.
+        """
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> Int[np.ndarray, " n"]:
-        """1 for every row of X like those of the fit, -1 for every outlier: (n, d) -> (n,)."""
+        """1 for every row of X like those of the fit, -1 for every outlier: (n, d) -> (n,).
+
+        Raises as `score_samples` does.
+        """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def sample(self, n: int = 1, key: int | None = None) -> Shaped[np.ndarray, "n d"]:
@@ -254,6 +268,9 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         Every row is the end of a Metropolis-corrected chain of its own. Quantised columns come
         back on their grid; with categorical columns, the array is of objects and holds their
         levels. `key` is a seed; None takes `random_state`'s.
+
+        Raises:
+            InputError: n is not positive.
         """
         return to_rows(self.schema_, self._sample_numbers(n, key))
 
@@ -317,7 +334,11 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
 
         `label_fn` takes rows (n, d) in the user's units and returns n labels. Without it, modes
         are the basins of the learned log-density in its own coordinates, by decreasing weight;
-        their centres come back in the user's units.
+        their centres come back in the user's units. How both witnesses are pooled, and the
+        intervals, with sources: `evaluation/mode_weights.py`.
+
+        Raises:
+            InputError: `label_fn` does not return one label for each row.
         """
         check_is_fitted(self)
         return weigh_modes(self._frozen, self._call_witnesses(), self._to_rows, label_fn)
@@ -325,8 +346,8 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
     def log_normalizer_bounds(self, key: int = 0) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.
 
-        By annealed paths between the flow and the model; the upper one holds as far as the model's
-        chains are draws of it. `key` is a seed.
+        By annealed paths between the flow and the model (Neal 2001; Grosse, Ghahramani and Adams
+        2015); the upper one holds as far as the model's chains are draws of it. `key` is a seed.
         """
         check_is_fitted(self)
         return bounds_of(jax.random.key(key), self._frozen, self._call_witnesses())
@@ -336,7 +357,8 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
     ) -> None:
         """Write the HTML report of the fit to `path`: one file that opens without a network.
 
-        Weights are those of modes, or of labels by `label_fn`, as `mode_weights` takes it.
+        Weights are those of modes, or of labels by `label_fn`, as `mode_weights` takes it. Raises
+        `OSError` where the file cannot be written.
         """
         check_is_fitted(self)
         from tiltflow.report.fit_evidence import gather
@@ -347,7 +369,10 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         write_fit_report(Path(path), self, gather(self, samples, label_fn))
 
     def save(self, path: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` into the folder `path`."""
+        """Write `config.json` and `model.safetensors` into the folder `path`.
+
+        Up to 2000 rows of the fit are among the arrays. Raises `OSError` where it cannot write.
+        """
         check_is_fitted(self)
         config, arrays = describe(self)
         write_model(Path(path), config, arrays)

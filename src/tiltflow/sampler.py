@@ -72,7 +72,11 @@ class SampleResult(NamedTuple):
         """The share of mass of every label, or of every mode, with 95 % intervals.
 
         `label_fn` takes points (n, d) and returns n labels. Without it, modes are the basins of
-        the log-density, by decreasing weight.
+        the log-density, by decreasing weight. How both witnesses are pooled, and the intervals,
+        with sources: `evaluation/mode_weights.py`.
+
+        Raises:
+            InputError: `label_fn` does not return one label for each point.
         """
         if label_fn is not None:
             draw_labels = label_rows(label_fn, self.proposals)
@@ -110,8 +114,9 @@ class SampleResult(NamedTuple):
     def annealed_bounds(self, key: PRNGKeyArray) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.
 
-        By annealed paths from fresh draws of the flow, and back from where the chains ended; the
-        upper bound holds as far as these are draws of the density. Computed anew at each call.
+        By annealed paths (Neal 2001; Grosse, Ghahramani and Adams 2015) from fresh draws of the
+        flow, and back from where the chains ended; the upper bound holds as far as these are draws
+        of the density. Computed anew at each call.
         """
         coordinates, flow, kernel, position = self.sampler
         return bracket(key, coordinates, flow, position, kernel)

@@ -64,7 +64,7 @@ def annealed_bounds(
     chain_position: Float[Array, "n d"],
     path: AnnealedPath,
 ) -> LogNormalizerBounds:
-    """Bounds of log Z from n flow draws and n independent chains at `chain_position`.
+    """Bounds of log Z, nats, from n flow draws and n independent chains at `chain_position`.
 
     `log_density` is any function of one point; one that is a pytree, such as the method of a
     `TiltedEBM`, is not compiled anew for other parameters.

@@ -136,6 +136,9 @@ def weights_from_importance(
     """Shares of the labels under self-normalised importance weights of independent draws.
 
     A weight that is not finite counts as zero, and a label with no weight as not seen.
+
+    Raises:
+        InputError: no weight is finite.
     """
     labels, log_weights = np.asarray(labels), np.asarray(log_weights, float)
     finite = np.isfinite(log_weights)

@@ -36,7 +36,7 @@ class MLPEnergy(eqx.Module):
         activation: Callable = jax.nn.silu,
         key: PRNGKeyArray,
     ):
-        """Build a network with `depth` hidden layers of `width` units."""
+        """Build a network of points (dimension,) with `depth` hidden layers of `width` units."""
         network = eqx.nn.MLP(dimension, "scalar", width, depth, activation=activation, key=key)
         self.network = eqx.tree_at(
             lambda net: (net.layers[-1].weight, net.layers[-1].bias),

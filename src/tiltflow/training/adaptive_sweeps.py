@@ -39,7 +39,22 @@ DENSE_MAX_DIMENSION = 256
 
 
 class WarmUpSettings(NamedTuple):
-    """How long and how fast. Sweeps come in chunks, the unit of compilation and of reports."""
+    """How long and how fast. Sweeps come in chunks, the unit of compilation and of reports.
+
+    Attributes:
+        exploration_chunks: by local moves alone.
+        mixture_chunks: with a Gaussian mixture as proposal.
+        flow_chunks: with the flow that learns; most of them, lessons end by themselves.
+        patience: chunks without a gain in acceptance after which they end.
+        chunk: sweeps.
+        local_kernel: "mala", "barker", "hmc", "nuts" or "mclmc".
+        local_steps: moves of the local kernel in a sweep.
+        reservoir: most positions that the flow is taught by.
+        flow_steps: gradient steps of the flow in a sweep.
+        batch: positions of the reservoir in each of them.
+        learning_rate: its peak.
+        max_components: of the mixture that the flow stands on.
+    """
 
     exploration_chunks: int = 3
     mixture_chunks: int = 3

@@ -39,7 +39,20 @@ from the start, and from after 1, 2, 4, 8 ... chunks."""
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast an energy is trained; rates fall to zero by a cosine."""
+    """How long and how fast an energy is trained; rates fall to zero by a cosine.
+
+    Attributes:
+        steps: at most.
+        chunk: steps between two looks from outside: reports, comparison, checkpoints.
+        learning_rate: the peak, of Adam (Kingma and Ba 2015).
+        weight_decay: decoupled, times the learning rate (Loshchilov and Hutter 2019).
+        batch_size: rows of a step.
+        clip: largest norm of a gradient.
+        averaging: decay of the moving average of the parameters, which is what is kept.
+        patience: chunks without a gain on the held-out rows after which training stops.
+        draws: of the flow, by which two energies are compared.
+        max_rollbacks: returns to the last good state, at half the rate, before it gives up.
+    """
 
     steps: int = 4000
     chunk: int = 100
