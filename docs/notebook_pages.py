@@ -3,7 +3,6 @@
 Notebooks are kept without outputs. A cell that fails, or writes to stderr, ends the build.
 """
 
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,12 +39,14 @@ def run(path: Path) -> NotebookNode:
     """The notebook with the outputs of its cells."""
     notebook = nbformat.read(path, as_version=4)
     with TemporaryDirectory() as folder:
-        client = NotebookClient(
-            notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": folder}}
-        )
-        client.create_kernel_manager()
-        client.km.transport = "ipc"  # nothing listens on a port
-        client.execute()
+        NotebookClient(
+            notebook,
+            timeout=900,
+            startup_timeout=300,
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],  # it warns of its own port on this machine
+            resources={"metadata": {"path": folder}},
+        ).execute()
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":
@@ -56,6 +57,9 @@ def run(path: Path) -> NotebookNode:
 def render(name: str, notebook: NotebookNode) -> tuple[str, dict[str, bytes]]:
     """Markdown, and pictures by name; the alternative text of a picture is its cell's `alt`."""
     body, resources = MarkdownExporter().from_notebook_node(notebook, {"unique_key": name})
-    texts = iter([cell.metadata["alt"] for cell in notebook.cells if "alt" in cell.metadata])
-    body = re.sub(r"!\[png\]", lambda _: f"![{next(texts)}]", body)
+    texts = [cell.metadata["alt"] for cell in notebook.cells if "alt" in cell.metadata]
+    if len(texts) != body.count("![png]"):
+        raise PluginError(f"{name}: a cell that draws has no `alt` in its metadata")
+    for text in texts:
+        body = body.replace("![png]", f"![{text}]", 1)
     return body, resources["outputs"]
