@@ -44,6 +44,7 @@ def run(path: Path) -> NotebookNode:
             timeout=900,
             startup_timeout=300,
             kernel_name="python3",
+            coalesce_streams=True,
             extra_arguments=["--log-level=ERROR"],  # it warns of its own port on this machine
             resources={"metadata": {"path": folder}},
         ).execute()
