@@ -3,12 +3,12 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import tiltflow.memory
 from tiltflow.data.errors import InputError
-from tiltflow.memory import Machine, check_memory, find_machine, memory_bound
+from tiltflow.data.machine import Machine
+from tiltflow.memory import check_memory, memory_bound
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.flows import trainable
 from tiltflow.models.gaussian_mixture import mixture_template
@@ -63,28 +63,3 @@ def test_too_much_is_refused_and_what_is_not_free_now_warned_of(monkeypatch):
     monkeypatch.setattr(tiltflow.memory, "find_machine", lambda: Machine(16e9, 1e9))
     with pytest.warns(RuntimeWarning, match=r"1.0 GB are free; if it is killed, lower"):
         check_memory(10_000, 8, **SIZES)
-
-
-def test_the_smallest_limit_counts(tmp_path):
-    proc, cgroups = tmp_path / "proc", tmp_path / "cgroup"
-    (proc / "self").mkdir(parents=True)
-    (proc / "meminfo").write_text("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:  600 kB\n")
-    assert find_machine(proc, cgroups) == Machine(1_024_000, 614_400)
-    (proc / "self" / "cgroup").write_text("0::/user/job\n")
-    job = cgroups / "user" / "job"
-    job.mkdir(parents=True)
-    (cgroups / "user" / "memory.max").write_text("900000\n")
-    (cgroups / "user" / "memory.current").write_text("500000\n")
-    (job / "memory.max").write_text("max\n")
-    assert find_machine(proc, cgroups) == Machine(900_000, 400_000)
-    old = cgroups / "memory" / "user"
-    old.mkdir(parents=True)
-    (old / "memory.limit_in_bytes").write_text("800000\n")
-    assert find_machine(proc, cgroups) == Machine(800_000, 400_000)
-
-
-def test_without_proc_the_system_is_asked(tmp_path):
-    machine = find_machine(tmp_path, tmp_path)
-    assert machine is not None
-    assert machine.total > 1e8
-    assert np.isfinite(machine.available)

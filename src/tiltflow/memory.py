@@ -13,12 +13,10 @@ The factors are from above; docs/safe_stops.md has them beside what compiled ste
 accelerators is not looked at.
 """
 
-import os
 import warnings
-from pathlib import Path
-from typing import NamedTuple
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.machine import find_machine
 from tiltflow.models.flows import SPLINE_MAX_DIMENSION
 
 LIBRARIES = 1_500_000_000
@@ -27,13 +25,6 @@ BATCH, DRAWS_AT_ONCE, DRAWS = 1024, 8192, 65_536
 COMPONENTS, FLOW_LAYERS, FLOW_WIDTH = 32, 6, 64
 STATES = 20
 """Copies of an energy's parameters: optimiser, averages, gradients, earlier energies."""
-
-
-class Machine(NamedTuple):
-    """Bytes that this process may have at most, and that are free for it now."""
-
-    total: int
-    available: int
 
 
 def memory_bound(
@@ -92,55 +83,3 @@ def _per_point(dimension: int, width: int, depth: int) -> int:
 def _of_transformer(dimension: int) -> int:
     """Parameters of a spline, or of an affine map, for each coordinate."""
     return 25 if dimension <= SPLINE_MAX_DIMENSION else 2
-
-
-def find_machine(
-    proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")
-) -> Machine | None:
-    """The machine's memory, or the part of it that this process's group may have."""
-    try:
-        lines = (proc / "meminfo").read_text().splitlines()
-        sizes = {name: 1024 * int(rest.split()[0]) for name, _, rest in _split(lines)}
-        machine = Machine(sizes["MemTotal"], sizes["MemAvailable"])
-    except (OSError, KeyError, ValueError, IndexError):
-        try:
-            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):
-            return None
-        machine = Machine(total, total)
-    for folder in _groups(proc, cgroups):
-        for most, now in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit = _number(folder / most)
-            if limit is not None:
-                free = limit - (_number(folder / now) or 0)
-                machine = Machine(min(machine.total, limit), min(machine.available, free))
-    return machine
-
-
-def _split(lines: list[str]) -> list[tuple[str, str, str]]:
-    return [line.partition(":") for line in lines if ":" in line]
-
-
-def _groups(proc: Path, cgroups: Path) -> list[Path]:
-    """The control groups of this process and those above them, of both versions."""
-    found = [cgroups, cgroups / "memory"]
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        _, _, name = line.rpartition(":")
-        parts = [part for part in name.split("/") if part not in ("", "..")]
-        for count in range(1, len(parts) + 1):
-            found += [root.joinpath(*parts[:count]) for root in (cgroups, cgroups / "memory")]
-    return found
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):  # "max" is no limit
-        return None

@@ -107,5 +107,11 @@ def test_what_is_wrong_is_said(tmp_path):
         load_flow_table("GAS", tmp_path)
     (tmp_path / "BSDS300").mkdir()
     (tmp_path / "BSDS300" / "BSDS300.hdf5").write_bytes(b"cut off")
-    with pytest.raises(InputError, match=r"BSDS300.hdf5: expected train, validation and test"):
+    with pytest.raises(InputError, match=r"BSDS300.hdf5: cannot be read as HDF5"):
         load_flow_table("BSDS300", tmp_path)
+    for parts in ({"train": (3, 2)}, {"train": (3, 2), "validation": (3, 2), "test": (3, 1)}):
+        with h5py.File(tmp_path / "BSDS300" / "BSDS300.hdf5", "w") as file:
+            for part, shape in parts.items():
+                file[part] = np.zeros(shape)
+        with pytest.raises(InputError, match=r"BSDS300.hdf5: expected tables of numbers train"):
+            load_flow_table("BSDS300", tmp_path)

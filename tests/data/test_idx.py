@@ -24,9 +24,9 @@ def test_a_file_is_read_packed_or_not(tmp_path, pack):
     [
         (CONTENT[:-1], "cut off"),
         (CONTENT[:10], "the header is cut off"),
-        (PACKED[:-9], "decompressed"),
+        (PACKED[:-9], "the gzip file is damaged"),
         (b"\0\0\x0d\x03" + CONTENT[4:], "no IDX file of bytes"),
-        (PACKED[:20], "decompressed"),
+        (PACKED[:20], "the gzip file is damaged"),
     ],
     ids=["values", "header", "packed", "type", "packed header"],
 )

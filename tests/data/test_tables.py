@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+import tiltflow.data.tables
 from tiltflow.data.errors import InputError
 from tiltflow.data.tables import EXTENSIONS, check_writable, read_table, write_table
 
@@ -208,6 +209,53 @@ def test_frames_with_columns_that_are_no_numbers(tmp_path):
     refusal(path, "'a'", "List")
     write(tmp_path / "t.ndjson", '{"a": 1}\n{"a": "p"}\n')
     refusal(tmp_path / "t.ndjson", "'a'", "row 2")
+
+
+def test_lines_that_end_with_carriage_returns_alone(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"a,b\r1,2\r3,4\r")
+    refusal(path, "line feed")
+
+
+def test_more_columns_than_anyone_has_rows_for(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"1," * 100_000 + b"1\n")
+    refusal(path, "100001 columns")
+    np.save(tmp_path / "t.npy", np.zeros((1, 100_001), np.int8))
+    refusal(tmp_path / "t.npy", "100001 columns")
+
+
+def test_names_that_are_no_unicode(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file[b"a\xff"], file["b"] = [1.0, 2.0], [3.0, 4.0]
+    refusal(tmp_path / "t.h5", "utf-8")
+
+
+def test_a_panic_of_polars_is_damage(tmp_path):
+    """A bit of an offset in the footer; Polars ends in a panic, which is no `Exception`."""
+    path = tmp_path / "t.arrow"
+    write_table(path, {"a": np.arange(30.0)})
+    content = path.read_bytes()
+    kinds = set()
+    for place in range(len(content) - 200, len(content), 2):
+        damaged = content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :]
+        path.write_bytes(damaged)
+        try:
+            pl.read_ipc(damaged)
+        except BaseException as error:
+            kinds.add(isinstance(error, Exception))
+            refusal(path, "Arrow")
+    assert False in kinds
+
+
+def test_memory_that_does_not_suffice_is_told(tmp_path, monkeypatch):
+    path = write(tmp_path / "t.csv", "a\n1\n")
+
+    def read_csv(path):
+        raise MemoryError
+
+    monkeypatch.setattr(tiltflow.data.tables, "read_csv", read_csv)
+    refusal(path, "more memory than is free")
 
 
 def test_outputs_are_refused_before_anything_is_written(tmp_path):

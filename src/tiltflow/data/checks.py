@@ -83,6 +83,19 @@ def check_cells(
     return table
 
 
+MOST_COLUMNS = 100_000
+"""Nobody has the rows that a density of more would need; to read them one by one takes minutes."""
+
+
+def check_width(columns: int, source: str) -> None:
+    """Raise `InputError` for more than `MOST_COLUMNS` columns, before they are read."""
+    if columns > MOST_COLUMNS:
+        raise InputError(
+            f"{source}: has {columns} columns, and at most {MOST_COLUMNS} are read; "
+            "choose those that matter, or transpose the table"
+        )
+
+
 def check_shape(X: np.ndarray, columns: Sequence[str], source: str) -> None:
     """Raise an `InputError` unless X is (n, d), d >= 1, with d different names of `columns`.
 

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 from jaxtyping import Float
 
-from tiltflow.data.errors import InputError
+from tiltflow.data.arrays import load_h5
+from tiltflow.data.errors import InputError, damage_is_named
 from tiltflow.data.tables import read_table
 
 MOST_CORRELATED = 0.98
@@ -46,7 +46,8 @@ def load_flow_table(name: str, folder: str | Path) -> Splits:
     """
     if name not in FLOW_TABLES:
         raise InputError(f"{name}: no such table; the known ones are {', '.join(FLOW_TABLES)}")
-    return FLOW_TABLES[name](Path(folder))
+    with damage_is_named(Path(folder) / FOLDERS[name], f"the table {name}"):
+        return FLOW_TABLES[name](Path(folder))
 
 
 def power_splits(rows: Float[np.ndarray, "n 8"]) -> Splits:
@@ -132,12 +133,16 @@ def _bsds300(folder: Path) -> Splits:
     path = folder / "BSDS300" / "BSDS300.hdf5"
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    try:
-        with h5py.File(path) as file:
-            parts = [np.asarray(file[part], dtype=float) for part in Splits._fields]
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path}: expected train, validation and test: {error}") from error
-    return Splits(*parts)
+    arrays = load_h5(path)
+    found = [arrays[part] for part in Splits._fields if part in arrays]
+    alike = {(array.dtype.kind, array.ndim, *array.shape[1:]) for array in found}
+    if len(found) != 3 or len(alike) != 1 or found[0].ndim != 2 or found[0].dtype.kind != "f":
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise InputError(
+            f"{path}: expected tables of numbers train, validation and test, of as many columns; "
+            f"found {shapes or 'none'}"
+        )
+    return Splits(*(array.astype(float) for array in found))
 
 
 def _with_columns(path: Path, expected: int) -> Float[np.ndarray, "n d"]:

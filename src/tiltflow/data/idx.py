@@ -5,15 +5,14 @@
 Only files of bytes are read; they may be compressed by gzip.
 """
 
-import gzip
 import math
-import zlib
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.packed import unpack
 
 BYTES = 8
 
@@ -29,10 +28,7 @@ def read_idx(path: str | Path) -> UInt8[np.ndarray, "..."]:
         raise InputError(f"{path}: no such file")
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path}: cannot be decompressed ({error}); fetch it anew") from None
+        content = unpack(path)
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != BYTES:
         raise InputError(f"{path}: is no IDX file of bytes; give one, as train-images-idx3-ubyte")
     if len(content) < 4 + 4 * content[3]:

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from tiltflow.data.arrays import load_npz
 from tiltflow.data.dequantisation import make_continuous
-from tiltflow.data.errors import InputError
+from tiltflow.data.errors import InputError, damage_is_named
 from tiltflow.data.flow_tables import Splits, distinct_columns, hepmass_splits, power_splits, split
 from tiltflow.data.tables import read_table
 
@@ -32,7 +33,7 @@ def load_stand_in(name: str, folder: str | Path) -> Splits:
     """One of the eight, from `folder`.
 
     Raises:
-        InputError: the name is not known, or its file is missing.
+        InputError: the name is not known, or its file is missing or damaged.
     """
     if name not in STAND_INS:
         raise InputError(f"{name}: no such table; the known ones are {', '.join(STAND_INS)}")
@@ -40,7 +41,8 @@ def load_stand_in(name: str, folder: str | Path) -> Splits:
     path = Path(folder) / file
     if not path.exists():
         raise InputError(f"{path}: no such file")
-    return load(path)
+    with damage_is_named(path, f"the table {name}"):
+        return load(path)
 
 
 def continuous_splits(rows: Float[np.ndarray, "n d"]) -> Splits:
@@ -72,8 +74,8 @@ def _is_continuous(column: Float[np.ndarray, " n"]) -> bool:
 
 
 def _bsds300(path: Path) -> Splits:
-    with np.load(path, allow_pickle=False) as file:
-        return patch_splits(*(file[part].astype(float) for part in ("train", "val", "test")))
+    file = load_npz(path)
+    return patch_splits(*(file[part].astype(float) for part in ("train", "val", "test")))
 
 
 def _miniboone(path: Path) -> Splits:
@@ -93,11 +95,11 @@ def _clock(date: str) -> list[str]:
 
 
 def _higgs(path: Path) -> Splits:
-    with np.load(path, allow_pickle=False) as file:
-        parts = [
-            np.column_stack([file[f"y_{part}"], file[f"X_{part}"]]).astype(float)
-            for part in ("test", "val")
-        ]
+    file = load_npz(path)
+    parts = [
+        np.column_stack([file[f"y_{part}"], file[f"X_{part}"]]).astype(float)
+        for part in ("test", "val")
+    ]
     train, test = parts
     # The file that has more rows trains; HEPMASS's test rows have one column more.
     return hepmass_splits(train, np.column_stack([test, np.zeros(len(test))]))

@@ -1,9 +1,8 @@
 """Tables in and out: CSV, Parquet, Arrow, NDJSON, NPY, NPZ and HDF5, by the file's extension."""
 
-import contextlib
 import gzip
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -12,9 +11,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Shaped
 
-from tiltflow.data.checks import is_number
+from tiltflow.data.arrays import load_h5, load_npy, load_npz
+from tiltflow.data.checks import check_width, is_number
 from tiltflow.data.delimited import read_csv
-from tiltflow.data.errors import InputError
+from tiltflow.data.errors import InputError, damage_is_named, too_large
 
 EXTENSIONS = (
     ".csv",
@@ -114,6 +114,8 @@ def read_columns(path: str | Path, label_column: str | None = None) -> dict[str,
         columns = read(path, label_column)
     except PermissionError:
         raise InputError(f"{path}: may not be read; change its permissions") from None
+    except MemoryError as error:
+        raise too_large(path, error) from None
     if not columns or len(next(iter(columns.values()))) == 0:
         raise InputError(f"{path}: the table has no rows; give rows of numbers")
     return columns
@@ -182,42 +184,28 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
         partial.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _damage_is_named(path: Path, kind: str) -> Iterator[None]:
-    """Turn what libraries raise at damaged files into one line that names the file."""
-    try:
-        yield
-    except (InputError, PermissionError, MemoryError):
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path}: cannot be read as {kind} ({reason}); the file is damaged or of another "
-            "kind: write it again"
-        ) from None
-
-
 def _read_csv(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
     return read_csv(path)
 
 
 def _read_parquet(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    with _damage_is_named(path, "Parquet"):
+    with damage_is_named(path, "Parquet"):
         return _frame_columns(pl.read_parquet(path, glob=False), path)
 
 
 def _read_arrow(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    with _damage_is_named(path, "Arrow"):
+    with damage_is_named(path, "Arrow"):
         # From memory: a mapped file that is cut short later would crash the process.
         return _frame_columns(pl.read_ipc(path.read_bytes()), path)
 
 
 def _read_ndjson(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    with _damage_is_named(path, "NDJSON"):
+    with damage_is_named(path, "NDJSON"):
         return _frame_columns(pl.read_ndjson(path.read_bytes(), infer_schema_length=None), path)
 
 
 def _frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
+    check_width(frame.width, str(path))
     columns = {}
     for name, dtype in frame.schema.items():
         series = frame[name]
@@ -232,49 +220,18 @@ def _frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npy(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    def load(file: IO[bytes]) -> dict[str, np.ndarray]:
-        return {"X": np.load(file, allow_pickle=False)}
-
-    array = _load_arrays(path, "NPY", b"\x93NUMPY", load)["X"]
+    array = load_npy(path)
     if array.ndim not in (1, 2):
         raise InputError(f"{path}: has shape {array.shape}; save a 2-D array (rows, columns)")
     return _array_columns(path, {"X": array}, None)
 
 
 def _read_npz(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    def load(file: IO[bytes]) -> dict[str, np.ndarray]:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-
-    return _array_columns(path, _load_arrays(path, "NPZ", b"PK", load), label_column)
-
-
-def _load_arrays(
-    path: Path, kind: str, magic: bytes, load: Callable[[IO[bytes]], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    with _damage_is_named(path, kind), path.open("rb") as file:
-        if file.read(len(magic)) != magic:  # np.load would take it for a pickle
-            raise InputError(f"{path}: is not an {kind} file; write it again with NumPy")
-        file.seek(0)
-        try:
-            return load(file)
-        except ValueError as error:
-            if "allow_pickle" not in str(error):
-                raise
-            raise InputError(
-                f"{path}: holds pickled Python objects, which are never loaded; save a numeric "
-                "array instead, such as array.astype(float)"
-            ) from None
+    return _array_columns(path, load_npz(path), label_column)
 
 
 def _read_h5(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    with _damage_is_named(path, "HDF5"), h5py.File(path, "r") as file:
-        arrays = {}
-        for name, item in file.items():
-            if isinstance(item, h5py.Dataset):
-                text = h5py.check_string_dtype(item.dtype) is not None
-                arrays[name] = np.asarray(item.asstr()[()], np.str_) if text else item[()]
-    arrays = {name: np.asarray(array) for name, array in arrays.items()}
+    arrays = load_h5(path)
     flat = [a.shape for a in arrays.values()]
     if len(flat) > 1 and all(len(shape) == 1 and shape == flat[0] for shape in flat):
         return {name: _as_column(path, name, array) for name, array in arrays.items()}
@@ -297,6 +254,7 @@ def _array_columns(
         )
     matrix = arrays[tables[0]]
     matrix = matrix[:, None] if matrix.ndim == 1 else matrix
+    check_width(matrix.shape[1], str(path))
     names = [f"x{i}" for i in range(matrix.shape[1])]
     if "columns" in arrays and arrays["columns"].dtype.kind == "U":
         names = [str(name) for name in arrays["columns"]]

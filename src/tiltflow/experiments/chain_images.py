@@ -18,6 +18,7 @@ import paramax
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int
 
+from tiltflow.data.arrays import load_npz
 from tiltflow.evaluation.quadrature import grid_around
 from tiltflow.experiments.cells import Line
 from tiltflow.experiments.judged import to_model, to_user
@@ -101,18 +102,18 @@ def save_figure(lines: Sequence[Line], out: Path) -> None:
         if not _path(out, line).exists():
             continue
         figures = line["figures"]
-        with np.load(_path(out, line), allow_pickle=False) as kept:
-            plane = Plane(*(kept[name] for name in Plane._fields))
-            views.append(
-                ChainsView(
-                    name=line["method"],
-                    note=f"in {figures['space']}; {figures['jumps']:.3g} jumps in 1000 gradients",
-                    plane=plane,
-                    position=kept["position"],
-                    zones=kept["zones"],
-                    evaluations=int(kept["evaluations"]),
-                )
+        kept = load_npz(_path(out, line))
+        plane = Plane(*(kept[name] for name in Plane._fields))
+        views.append(
+            ChainsView(
+                name=line["method"],
+                note=f"in {figures['space']}; {figures['jumps']:.3g} jumps in 1000 gradients",
+                plane=plane,
+                position=kept["position"],
+                zones=kept["zones"],
+                evaluations=int(kept["evaluations"]),
             )
+        )
     if views:
         save_png(draw_figure_latent(views), out / "figure_latent.png")
         print(f"written to {out}: figure_latent.png")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from tiltflow.data.arrays import load_npz
 from tiltflow.evaluation.quadrature import grid_around
 from tiltflow.experiments.cells import Line
 from tiltflow.experiments.problem import Problem, model_log_density
@@ -71,8 +72,9 @@ def read_image(out: Path, cell: Line) -> Image | None:
     path = _path(out, cell)
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return Image(*(arrays.get(name) for name in Image._fields))
+    arrays = load_npz(path)
+    x, y, log_prob = (arrays[name] for name in ("x", "y", "log_prob"))
+    return Image(x, y, log_prob, arrays.get("position"), arrays.get("weights"))
 
 
 def _path(out: Path, cell: Line) -> Path:

@@ -28,6 +28,7 @@ from flowjax.bijections import AbstractBijection, Chain
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 import tiltflow
+from tiltflow.data.arrays import load_npz
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError
 from tiltflow.data.idx import read_idx
@@ -336,8 +337,8 @@ def read_pictures(out: Path, cell: Line) -> Pictures | None:
     path = _path(out, cell)
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return Pictures(*(arrays[name] for name in Pictures._fields))
+    arrays = load_npz(path)
+    return Pictures(*(arrays[name] for name in Pictures._fields))
 
 
 def _path(out: Path, cell: Line) -> Path:
