@@ -66,6 +66,31 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path):
     assert len(read_cells(tmp_path)) == 4
 
 
+def test_lines_that_are_no_cells_are_run_again(tmp_path):
+    ran = []
+    cells = make_cells(ran)
+    run_cells(cells, tmp_path, quiet=True)
+    path = tmp_path / FILE
+    lines = path.read_bytes().splitlines()
+    first = json.loads(lines[0])
+    damages = [
+        lines[0].replace(b"rings", b"r\xffngs"),
+        b"[1, 2]",
+        json.dumps({name: it for name, it in first.items() if name != "seed"}).encode(),
+        json.dumps(first | {"cell_seconds": "1"}).encode(),
+        json.dumps(first | {"figures": None}).encode(),
+        b'{"a": ' * 100_000,
+        json.dumps(first | {"figures": {}})
+        .encode()
+        .replace(b"{}", b'{"a":' * 300 + b"1" + b"}" * 300),
+    ]
+    path.write_bytes(b"\n".join([*damages, *lines[1:]]))
+    assert "the other 1 take" in expected_time(cells, read_cells(tmp_path))
+    assert path.read_bytes().splitlines() == lines[1:]
+    run_cells(cells, tmp_path, quiet=True)
+    assert len(ran) == 5
+
+
 def test_other_settings_are_other_cells(tmp_path):
     ran = []
     run_cells(make_cells(ran), tmp_path, quiet=True)

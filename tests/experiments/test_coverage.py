@@ -117,9 +117,14 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     short, full = Case("two", two_modes(), 4), Case("two", two_modes(), 5)
     run_case(short, seeds=1, seed=3, quiet=True, out=tmp_path)
     assert len(ran) == 4
+    # A line that was being written when the machine went down.
+    with (tmp_path / "replicates.jsonl").open("a") as file:
+        file.write('\n{"case": "two", "se')
     lines = run_case(full, seeds=1, seed=3, quiet=True, out=tmp_path)
     assert len(ran) == 5
     assert [line["warm_up"] for line in lines[::50]] == [0, 1, 2, 3, 4][: len(lines[::50])]
+    run_case(full, seeds=1, seed=3, quiet=True, out=tmp_path)
+    assert len(ran) == 5
     text = summary(full, lines)
     assert "replicates of 5 warm-ups" in text and "5 trusted" in text
     # Another seed is another run.

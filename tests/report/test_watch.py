@@ -193,6 +193,18 @@ def test_answers_are_not_kept_nor_framed_and_the_page_may_ask_its_own_server(ask
     assert head.headers["Content-Length"] == str(len(body))
 
 
+def test_lines_and_verdicts_that_are_damaged_are_passed_over(run):
+    vast = ENERGY | {"step": 10**400, "held_out_log_likelihood": -(10**400)}
+    _write(run, ENERGY | {"step": 100}, vast, tail="[" * 100_000 + "\n" + '{"a": ' * 100_000)
+    state = read_state(run)
+    assert (state["status"], state["step"]) == ("running", None)
+    assert state["chart"]["x"] == [100]
+    json.dumps(state, allow_nan=False)
+    _finish(run)
+    (run / "config.json").write_text('{"verdict": ' * 100_000)
+    assert read_state(run)["verdict"] == ""
+
+
 def test_the_name_of_the_run_is_escaped(tmp_path):
     run = tmp_path / "<img src=x onerror=alert(1)>"
     with make_server(run, 0) as server:

@@ -7,6 +7,7 @@ that their cells are run, and the old lines stay. Figures that are not finite ar
 "inf" and "-inf", of which JSON has no numbers.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -19,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tiltflow.report.files import append_json_lines, write_atomically
+from tiltflow.report.files import append_json_lines, json_lines, keep_lines
 
 FILE = "cells.jsonl"
 ABOUT = ("experiment", "case", "method", "setting", "seed", "budget")
@@ -74,21 +75,24 @@ def run_cells(cells: Sequence[Cell], out: Path, *, quiet: bool) -> list[Line]:
 
 
 def read_cells(out: Path) -> list[Line]:
-    """The lines that are kept; a last one that was cut off is removed from the file."""
+    """The lines that are kept; others, as one that was cut off, are removed from the file."""
     path = out / FILE
     if not path.exists():
         return []
-    lines, whole = [], []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(_read(json.loads(text)))
-            whole.append(text)
-        except json.JSONDecodeError:
-            continue
-    content = "".join(f"{text}\n" for text in whole).encode()
-    if content != path.read_bytes():
-        write_atomically(path, content)
-    return lines
+    whole = []
+    for text, line in json_lines(path.read_bytes()):
+        with contextlib.suppress(RecursionError):
+            if _is_cell(line):
+                whole.append((text, _read(line)))
+    keep_lines(path, (text for text, _ in whole))
+    return [line for _, line in whole]
+
+
+def _is_cell(line: Line) -> bool:
+    seconds = line.get("cell_seconds")
+    named = {*ABOUT, "fingerprint"} <= line.keys()
+    timed = isinstance(seconds, (int, float)) and 0 <= seconds < math.inf
+    return named and timed and isinstance(line.get("figures"), dict)
 
 
 def find_line(lines: Iterable[Line], about: Line) -> Line | None:

@@ -16,7 +16,6 @@ quantiles of Binomial(R, 0.95) / R. The standard deviation of z = (estimate - tr
 more than the coverage: it is 1 for exact errors, and above 1 they are too small.
 """
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ from tiltflow.evaluation.mode_weights import (
     with_intervals,
 )
 from tiltflow.evaluation.witnesses import Witnesses, call_witnesses, label_weights
-from tiltflow.report.files import append_json_lines
+from tiltflow.report.files import append_json_lines, json_lines, keep_lines
 from tiltflow.report.table import format_table
 from tiltflow.sampler import Sampler, SampleResult, sample
 from tiltflow.sampling.recording import frozen_sweeps
@@ -89,7 +88,11 @@ def reproduce_coverage(*, seeds: int, seed: int, quiet: bool, out: Path) -> None
 def run_case(case: Case, *, seeds: int, seed: int, quiet: bool, out: Path) -> list[dict[str, Any]]:
     """All replicates of the case, one dictionary each, kept in `out` warm-up by warm-up."""
     path = out / "replicates.jsonl"
-    kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    kept = []
+    if path.exists():
+        whole = list(json_lines(path.read_bytes()))
+        keep_lines(path, (text for text, _ in whole))
+        kept = [line for _, line in whole]
     lines = []
     wanted = [(seed + i, w) for i in range(seeds) for w in range(case.warm_ups)]
     for run_seed, warm_up in tqdm(wanted, desc=case.name, disable=quiet):

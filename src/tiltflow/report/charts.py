@@ -105,9 +105,13 @@ def number(value: Any) -> float | int | None:
     """The number to seven digits; None where it is none, or not finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
         return None
+    try:
+        value = float(value)
+    except OverflowError:  # whole numbers of JSON have no end
+        return None
     if not np.isfinite(value):
         return None
-    short = float(f"{float(value):.7g}")
+    short = float(f"{value:.7g}")
     return int(short) if short == int(short) and abs(short) < 1e15 else short
 
 

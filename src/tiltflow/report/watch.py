@@ -14,6 +14,7 @@ from typing import Any
 
 from tiltflow.data.errors import InputError
 from tiltflow.report.charts import number, training_chart
+from tiltflow.report.files import json_lines
 from tiltflow.report.html import page
 
 ADDRESS = "127.0.0.1"
@@ -162,18 +163,11 @@ def _reports(run: Path) -> tuple[list[dict[str, Any]], float | None]:
     """The lines of metrics.jsonl, but for one that is half written, and its age in seconds."""
     path = run / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        content = path.read_bytes()
         age = max(time.time() - path.stat().st_mtime, 0.0)
     except OSError:
         return [], None
-    found = []
-    for line in lines:
-        try:
-            report = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(report, dict):
-            found.append(report)
+    found = [report for _, report in json_lines(content)]
     every = -(-len(found) // MOST_REPORTS) or 1
     return found[(len(found) - 1) % every :: every], round(age, 1)
 
@@ -204,7 +198,7 @@ def _verdict(run: Path) -> dict[str, Any]:
             "verdict": str(verdict["status"]),
             "reasons": [str(it) for it in verdict["reasons"]],
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 
