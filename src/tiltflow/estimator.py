@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tiltflow.data.categories import decode
 from tiltflow.data.dequantisation import dequantise
-from tiltflow.data.errors import InputError
+from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows, warn_of_ties
 from tiltflow.data.weighting import check_weights, effective_rows, split_rows
@@ -452,8 +452,10 @@ def load(path: str | Path) -> BalancedEBM:
     config, arrays = read_model(Path(path))
     try:
         estimator = BalancedEBM(**config["parameters"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: the configuration is damaged ({error!r})") from None
-    check_arguments(estimator)
+        check_arguments(estimator)
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(
+            f"{path}: the configuration is damaged ({reason(error)}); fit the model anew"
+        ) from None
     restore(estimator, config, arrays, str(path))
     return estimator

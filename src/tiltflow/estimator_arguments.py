@@ -1,5 +1,6 @@
 """The arguments of the estimator, checked before anything is computed."""
 
+from numbers import Integral, Real
 from typing import Any, get_args
 
 from tiltflow.data.errors import InputError
@@ -16,14 +17,20 @@ def check_arguments(estimator: Any) -> None:
             raise InputError(f"{name}: {found!r} is not known; use {', '.join(known)}")
     for name, least in {"chains": 2, "energy_width": 1, "energy_depth": 1}.items():
         found = getattr(estimator, name)
+        _check_kind(name, found, Integral)
         if not found >= least:
             raise InputError(f"{name}: {found!r} is too small; give {least} or more")
-    for name in ("max_steps", "learning_rate", "local_steps"):
+    kinds = {"max_steps": Integral, "learning_rate": Real, "local_steps": Integral}
+    for name, kind in kinds.items():
         found = getattr(estimator, name)
-        if found is not None and not found > 0:
+        if found is None:
+            continue
+        _check_kind(name, found, kind)
+        if not found > 0:
             raise InputError(f"{name}: {found!r} is not positive")
     for name in ("validation_fraction", "contamination"):
         found = getattr(estimator, name)
+        _check_kind(name, found, Real)
         if not 0 < found < 1:
             raise InputError(f"{name}: {found!r} is not between 0 and 1")
     if isinstance(estimator.categorical_features, str):
@@ -31,3 +38,9 @@ def check_arguments(estimator: Any) -> None:
             f"categorical_features: {estimator.categorical_features!r} is one text; "
             "give a list of names of columns"
         )
+
+
+def _check_kind(name: str, found: Any, kind: type) -> None:
+    if isinstance(found, bool) or not isinstance(found, kind):
+        words = "a whole number" if kind is Integral else "a number"
+        raise InputError(f"{name}: found {found!r}; give {words}")

@@ -1,13 +1,15 @@
 """What a fitted `BalancedEBM` is on disk: settings and figures in JSON, all arrays beside them."""
 
+from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tiltflow.data.errors import InputError
 from tiltflow.data.schema import Schema
+from tiltflow.estimator_config import FIGURES, check_config
 from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.frozen import FrozenModel
 from tiltflow.models.energies import MLPEnergy
@@ -15,14 +17,6 @@ from tiltflow.models.files import fill_tree, tree_arrays
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.bases import densities_template, describe_densities
 from tiltflow.training.preprocess import steps_template
-
-FIGURES = (
-    "log_normalizer",
-    "log_normalizer_stderr",
-    "importance_ess",
-    "held_out_log_likelihood",
-    "held_out_log_likelihood_stderr",
-)
 
 
 def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -73,39 +67,29 @@ def restore(
     Raises:
         InputError: something is missing or damaged; `source` names where.
     """
-    try:
-        columns = config["columns"]
-        dimension = len(columns)
-        estimator.base_ = config["base"]
-        estimator.preprocessing_ = config["preprocessing"]
-        estimator.local_steps_ = int(config["local_steps"])
-        estimator.n_iter_ = config["best_step"]
-        estimator.stopped_ = config["stopped"]
-        estimator.versions_ = dict(config.get("versions", {}))
-        estimator.verdict_ = read_verdict(config["verdict"])
-        estimator.metrics_ = config["metrics"]
-        for name in FIGURES:
-            setattr(estimator, f"{name}_", float(config[name]))
-        base, flow = densities_template(config, dimension)
-        energy = MLPEnergy(
-            dimension,
-            width=estimator.energy_width,
-            depth=estimator.energy_depth,
-            key=jax.random.key(0),
-        )
-        earlier = range(int(config["earlier_energies"]))
-        climbs = bool(config["ladder"])
-        bijection = steps_template(estimator.preprocessing_, dimension)
-        # Models written before there were categories have none.
-        levels = {name: tuple(each) for name, each in config.get("levels", {}).items()}
-        estimator.schema_ = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"])
-        estimator._set_columns()
-        estimator._kept_rows = arrays["rows"]
-        step_size = jnp.asarray(arrays["step_size"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{source}: the configuration is damaged ({error!r})") from None
+    check_config(config, arrays, source)
+    columns, dimension = config["columns"], len(config["columns"])
+    estimator.base_ = config["base"]
+    estimator.preprocessing_ = config["preprocessing"]
+    estimator.local_steps_ = config["local_steps"]
+    estimator.n_iter_ = config["best_step"]
+    estimator.stopped_ = config["stopped"]
+    estimator.versions_ = dict(config.get("versions", {}))
+    estimator.verdict_ = read_verdict(config["verdict"])
+    estimator.metrics_ = config["metrics"]
+    for name in FIGURES:
+        setattr(estimator, f"{name}_", float(config[name]))
+    base, flow = densities_template(config, dimension)
+    make_energy = partial(
+        MLPEnergy, dimension, width=estimator.energy_width, depth=estimator.energy_depth
+    )
+    energy = eqx.filter_eval_shape(make_energy, key=jax.random.key(0))
+    bijection = steps_template(estimator.preprocessing_, dimension)
+    # Models written before there were categories have none.
+    levels = {name: tuple(each) for name, each in config.get("levels", {}).items()}
+    estimator.schema_ = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"])
+    estimator._set_columns()
+    estimator._kept_rows = arrays["rows"]
 
     def fill(name: str, tree: Any) -> Any:
         return fill_tree(name, tree, arrays, source)
@@ -114,10 +98,10 @@ def restore(
     estimator._frozen = FrozenModel(
         TiltedEBM(fill("base", base), fill("energy", energy)),
         fill("flow", flow),
-        step_size,
+        jnp.asarray(arrays["step_size"]),
         estimator.local_steps_,
-        tuple(fill(f"earlier_{i}", energy) for i in earlier),
-        climbs,
+        tuple(fill(f"earlier_{i}", energy) for i in range(config["earlier_energies"])),
+        config["ladder"],
     )
     if "offset" in config:
         estimator.offset_ = float(config["offset"])

@@ -1,5 +1,9 @@
 """Saved models: what is read is what was written, and damage is named in one line."""
 
+import json
+import struct
+
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -59,7 +63,7 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     text, content = config.read_text(), arrays.read_bytes()
 
     arrays.write_bytes(content[:-5])
-    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
+    with pytest.raises(InputError, match=r"model\.safetensors: is not what"):
         read_model(tmp_path)
     arrays.write_bytes(content)
 
@@ -74,3 +78,85 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     arrays.unlink()
     with pytest.raises(InputError, match=r"model\.safetensors is not there"):
         read_model(tmp_path)
+
+
+def test_types_are_checked_as_shapes_are():
+    arrays = tree_arrays("model", mlp(0))
+    for damaged in (arrays["model.0"].astype(int), arrays["model.0"].astype(complex)):
+        with pytest.raises(InputError, match=r"run: array 'model\.0' holds .*, where float"):
+            fill_tree("model", mlp(0), arrays | {"model.0": damaged}, "run")
+    # Another precision is read, as ever.
+    wide = {name: array.astype(np.float64) for name, array in arrays.items()}
+    assert (
+        fill_tree("model", mlp(1), wide, "run")["energy"].network.layers[0].bias.dtype == "float32"
+    )
+
+
+def test_a_template_of_shapes_alone_is_filled():
+    tree = mlp(0)["energy"]
+    shapes = eqx.filter_eval_shape(lambda: tree)
+    filled = fill_tree("model", shapes, tree_arrays("model", tree), "run")
+    assert eqx.tree_equal(filled, tree)
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
+    for name in ("a", "b"):
+        write_model(tmp_path / name, {}, {"x.0": np.full(3, ord(name))})
+    arrays = tmp_path / "a" / "model.safetensors"
+    content = arrays.read_bytes()
+    for damaged in (
+        (tmp_path / "b" / "model.safetensors").read_bytes(),
+        content[:-1] + bytes([content[-1] ^ 1]),
+    ):
+        arrays.write_bytes(damaged)
+        with pytest.raises(
+            InputError, match=f"^{arrays}: is not what config.json was written with"
+        ):
+            read_model(tmp_path / "a")
+    # Models of before have no digest.
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    del config["arrays_sha256"]
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config))
+    read_model(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("[" * 100_000, "cannot be read"),
+        (b'{"format_version": 3, "a": "\xff"}', "cannot be read"),
+        ('{"format_version": true}', "format version True"),
+        ('{"format_version": 3.0}', r"format version 3\.0"),
+        ('{"format_version": "3"}', "format version '3'"),
+        ('{"format_version": ' + "9" * 4000 + "}", "format version 9999"),
+    ],
+    ids=["deep", "bytes", "true", "float", "text", "vast"],
+)
+def test_odd_configurations_are_named(tmp_path, config, words):
+    write_model(tmp_path, {}, {})
+    path = tmp_path / "config.json"
+    path.write_bytes(config if isinstance(config, bytes) else config.encode())
+    with pytest.raises(InputError, match=f"^{path}: {words}") as caught:
+        read_model(tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("entry", "length"),
+    [
+        ({"dtype": "F32", "shape": [2**62], "data_offsets": [0, 8]}, None),
+        ({"dtype": "BF16", "shape": [4], "data_offsets": [0, 8]}, None),
+        ({"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}, None),
+        ({"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}, 2**62),
+        ({"dtype": "F64", "shape": [1], "data_offsets": [0, 2**40]}, None),
+    ],
+    ids=["vast", "bfloat16", "eight bits", "header", "offset"],
+)
+def test_headers_that_claim_what_is_not_there_are_named(tmp_path, entry, length):
+    write_model(tmp_path, {}, {})
+    (tmp_path / "config.json").write_text('{"format_version": 3}')
+    header = json.dumps({"x.0": entry}).encode()
+    content = struct.pack("<Q", length or len(header)) + header + bytes(8)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
+        fill_tree("x", [np.zeros(4)], read_model(tmp_path)[1], "x")

@@ -81,11 +81,26 @@ def test_damage_is_named(tmp_path):
     path = tmp_path / "config.json"
     config = json.loads(path.read_text())
     for change, words in (
-        ({"flow": "os.system"}, "kind: 'os.system' is not known"),
+        (
+            {"flow": "os.system"},
+            "config.json: the architecture is damaged .kind: 'os.system' is not known",
+        ),
         ({"settings": {"dimension": 3, "colour": 1}}, "the architecture is damaged.*colour"),
         ({"settings": {"dimension": 5}}, r"array 'flow\.0' has shape \(3, 3\)"),
         ({"settings": {"dimension": 3, "depth": 3}}, r"array 'flow\.4' is missing"),
         ({"settings": None}, "describes no flow"),
+        ({"settings": {"dimension": 2**62}}, "dimension is 4611686018427387904, which is more"),
+        ({"settings": {"dimension": 3, "depth": 10**9}}, "depth is 1000000000, which is more"),
+        ({"settings": {"dimension": [3]}}, "config.json: the architecture is damaged"),
+        ({"flow": ["x"]}, "config.json: the architecture is damaged"),
+        ({"flow": "continuous flow", "settings": {"dimension": 3, "integration": 5}}, "damaged"),
+        (
+            {
+                "flow": "continuous flow",
+                "settings": {"dimension": 3, "integration": {"solver": "euler"}},
+            },
+            "config.json: the architecture is damaged",
+        ),
         ({"format_version": 0}, "format version 0"),
     ):
         path.write_text(json.dumps(config | change))

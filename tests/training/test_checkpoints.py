@@ -1,6 +1,7 @@
 """What is written comes back to the bit, what is damaged is left out, and nobody else gets in."""
 
 import errno
+import hashlib
 import os
 import resource
 import subprocess
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save as pack
 
 from tiltflow.data.errors import InputError
 from tiltflow.training.checkpoints import Checkpoints
@@ -95,6 +97,33 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, damage):
     ):
         found(tmp_path)
     assert len(checkpoint_files(tmp_path)) == 2
+
+
+def _with(about):
+    return pack({"about": np.frombuffer(about, np.uint8), "energy.0": np.zeros(2)})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"nothing",
+        pack({"x.0": np.zeros(2)}),
+        _with(b"{"),
+        _with(b"[" * 100_000),
+        _with(b"\xff"),
+        _with(b"[]"),
+        _with(b'{"identity": 3, "records": {}}'),
+        _with(b'{"identity": {}, "records": {"energy": 3}}'),
+        _with(b'{"identity": {}, "records": {"base": {}}}'),
+    ],
+)
+def test_a_name_that_fits_makes_no_checkpoint(tmp_path, content):
+    """The digest is that of the content, which is none of a checkpoint."""
+    save(tmp_path, 1.0)
+    digest = hashlib.sha256(content).hexdigest()[:32]
+    (tmp_path / "checkpoints" / f"00000002-{digest}.safetensors").write_bytes(content)
+    with pytest.warns(RuntimeWarning, match="going back to the checkpoint before"):
+        assert_found(tmp_path, 1.0)
 
 
 def test_a_half_written_file_is_none(tmp_path):

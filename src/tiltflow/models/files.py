@@ -1,9 +1,12 @@
 """Saved models: `config.json` and `model.safetensors` in a folder; nothing is ever unpickled.
 
 A module is stored as its arrays in tree order, under `name.0`, `name.1`, ...; reading fills a
-freshly built module of the same configuration, and every shape must match.
+module of the same configuration, and every shape and kind of number must match. The configuration
+holds the digest of the arrays' file, so that two files that do not belong together, or a flipped
+bit, are noticed (models written before there was one have none).
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
-from tiltflow.data.errors import InputError
+from tiltflow.data.errors import InputError, reason
+from tiltflow.data.machine import check_room
 
 FORMAT_VERSION = 3
 CONFIG_NAME, ARRAYS_NAME = "config.json", "model.safetensors"
+DIGEST = "arrays_sha256"
 
 Tree = TypeVar("Tree")
 
@@ -33,10 +38,13 @@ def tree_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
 def fill_tree(name: str, template: Tree, arrays: dict[str, np.ndarray], source: str) -> Tree:
     """`template` with its arrays replaced by the stored ones, each in the template's precision.
 
-    NumPy arrays in the template (float64 preprocessing) stay NumPy arrays.
+    The template may be one of shapes alone, as `equinox.filter_eval_shape` makes it: so nothing is
+    computed, and no memory taken, for what the files may not hold. NumPy arrays in it (float64
+    preprocessing) stay NumPy arrays.
 
     Raises:
-        InputError: an array is missing, or has another shape than the configuration says.
+        InputError: an array is missing, or has another shape than the configuration says, or other
+            than floating-point numbers where such belong (and so on).
     """
     kept, rest = eqx.partition(template, _is_stored)
     leaves, structure = jax.tree.flatten(kept)
@@ -50,8 +58,15 @@ def fill_tree(name: str, template: Tree, arrays: dict[str, np.ndarray], source: 
                 f"{source}: array '{key}' has shape {arrays[key].shape}, {CONFIG_NAME} asks for "
                 f"{leaf.shape}; the two files do not belong together"
             )
-        value = arrays[key].astype(leaf.dtype)
-        if isinstance(leaf, jax.Array):
+        found = arrays[key].dtype
+        if found.kind != np.dtype(leaf.dtype).kind:
+            raise InputError(
+                f"{source}: array '{key}' holds {found}, where {leaf.dtype} belongs; the file is "
+                "damaged: fit the model anew"
+            )
+        with np.errstate(over="ignore"):  # float64 of a wider range than today's precision
+            value = arrays[key].astype(leaf.dtype)
+        if not isinstance(leaf, np.ndarray):
             # A count that was weakly typed stays so, or all that takes it is compiled once more.
             value = jnp.asarray(value.item() if leaf.weak_type and leaf.ndim == 0 else value)
         filled.append(value)
@@ -61,9 +76,11 @@ def fill_tree(name: str, template: Tree, arrays: dict[str, np.ndarray], source: 
 def write_model(folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write both files, each first beside its place and then renamed; others are left alone."""
     folder.mkdir(parents=True, exist_ok=True)
+    packed = save({name: np.array(array, order="C") for name, array in arrays.items()})
+    about = {"format_version": FORMAT_VERSION, DIGEST: hashlib.sha256(packed).hexdigest()}
     contents = {
-        ARRAYS_NAME: save({name: np.array(array, order="C") for name, array in arrays.items()}),
-        CONFIG_NAME: json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2).encode(),
+        ARRAYS_NAME: packed,
+        CONFIG_NAME: json.dumps(about | config, indent=2).encode(),
     }
     for name, content in contents.items():
         write_durably(folder / name, content)
@@ -96,21 +113,42 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if not path.is_file():
             raise InputError(f"{folder}: {path.name} is not there; name a folder that fit has made")
     try:
-        config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{config_path}: cannot be read ({error}); fit the model anew") from None
-    if not isinstance(config, dict) or config.get("format_version") != FORMAT_VERSION:
-        found = config.get("format_version") if isinstance(config, dict) else type(config).__name__
+        config = json.loads(config_path.read_bytes().decode())
+    except (ValueError, OSError, RecursionError) as error:
         raise InputError(
-            f"{config_path}: format version {found!r}, this tiltflow reads {FORMAT_VERSION}; "
+            f"{config_path}: cannot be read ({reason(error)}); fit the model anew"
+        ) from None
+    found = config.get("format_version") if isinstance(config, dict) else type(config).__name__
+    if type(found) is not int or found != FORMAT_VERSION:
+        raise InputError(
+            f"{config_path}: format version {found!r:.40}, this tiltflow reads {FORMAT_VERSION}; "
             "use the version that wrote it"
         )
     try:
-        arrays = load_file(arrays_path)
-    except (SafetensorError, ValueError, OSError) as error:
-        raise InputError(f"{arrays_path}: cannot be read ({error}); fit the model anew") from None
+        check_room(2 * arrays_path.stat().st_size, str(arrays_path))
+        content = arrays_path.read_bytes()
+        if DIGEST in config and config[DIGEST] != hashlib.sha256(content).hexdigest():
+            raise InputError(
+                f"{arrays_path}: is not what {CONFIG_NAME} was written with (its SHA-256 is "
+                "another); it is damaged or of another model: fit the model anew"
+            )
+        arrays = unpack_arrays(content)
+    except InputError:
+        raise
+    except (ValueError, OSError, MemoryError) as error:
+        raise InputError(
+            f"{arrays_path}: cannot be read ({reason(error)}); fit the model anew"
+        ) from None
     return config, arrays
 
 
+def unpack_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file by name; `ValueError` where it is none, or damaged."""
+    try:
+        return load(content)
+    except (SafetensorError, KeyError, TypeError) as error:  # KeyError: a type NumPy has not
+        raise ValueError(reason(error)) from None
+
+
 def _is_stored(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray))
+    return isinstance(leaf, (jax.Array, np.ndarray, jax.ShapeDtypeStruct))

@@ -12,11 +12,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flowjax.distributions import AbstractDistribution, StandardNormal
 from jaxtyping import PRNGKeyArray, PyTree
 
-from tiltflow.data.errors import InputError
+from tiltflow.data.errors import InputError, reason
 from tiltflow.models.continuous import continuous_flow
 from tiltflow.models.energy_flow_architectures import (
     convolutional_energy_flow,
@@ -39,6 +39,8 @@ def _continuous(
     return continuous_flow(key, StandardNormal((dimension,)), integration=how, **settings)
 
 
+LAYERS = ("blocks", "depth", "flows", "stages")
+"""Settings that count layers, each of which has an array of its own."""
 KINDS: dict[str, Callable[..., AbstractDistribution]] = {
     "coupled energy flow": coupled_energy_flow,
     "fully connected energy flow": fully_connected_energy_flow,
@@ -98,12 +100,16 @@ def load_flow(folder: Path) -> tuple[AbstractDistribution, Architecture]:
     source = str(folder / CONFIG_NAME)
     if "flow" not in config or not isinstance(config.get("settings"), dict):
         raise InputError(f"{source}: describes no flow; what fit has made is read by tiltflow.load")
+    _check_sizes(config["settings"], arrays, source)
     try:
         architecture = Architecture(config["flow"], config["settings"])
         template = eqx.filter_eval_shape(architecture.make, jax.random.key(0))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{source}: the architecture is damaged ({error})") from None
-    return fill_tree("flow", _zeros(template), arrays, str(folder)), architecture
+    # Of settings that are none of its own, a function may raise anything.
+    except Exception as error:
+        raise InputError(
+            f"{source}: the architecture is damaged ({reason(error)}); save the flow anew"
+        ) from None
+    return fill_tree("flow", template, arrays, str(folder)), architecture
 
 
 def _shapes(tree: PyTree) -> PyTree:
@@ -113,10 +119,14 @@ def _shapes(tree: PyTree) -> PyTree:
     )
 
 
-def _zeros(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda leaf: (
-            jnp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-        ),
-        tree,
-    )
+def _check_sizes(settings: dict[str, Any], arrays: dict[str, np.ndarray], source: str) -> None:
+    """Refuse numbers that the stored arrays cannot be of, before a flow of that size is traced."""
+    most_layers, most = len(arrays), sum(array.size for array in arrays.values())
+    for name, value in settings.items():
+        allowed = most_layers if name in LAYERS else most
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and not -allowed <= number <= allowed:
+                raise InputError(
+                    f"{source}: {name} is {number!r:.40}, which is more than the arrays can be "
+                    "of; the two files do not belong together"
+                )

@@ -18,7 +18,7 @@ errors of all its points, as in torchdiffeq; for a step size of its own, a point
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import diffrax
 import jax
@@ -37,6 +37,8 @@ FIRST_STEP = 0.1
 """Of the whole way; diffrax's own choice, 0.01 whatever the field, wastes two steps of four."""
 
 Noise = Literal["gaussian", "rademacher"]
+Solver = Literal["tsit5", "dopri5"]
+Adjoint = Literal["checkpoints", "backwards"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,18 @@ class Integration:
     tolerance: float = 1e-5
     max_steps: int = 256
     steps: int | None = None
-    solver: Literal["tsit5", "dopri5"] = "tsit5"
-    adjoint: Literal["checkpoints", "backwards"] = "checkpoints"
+    solver: Solver = "tsit5"
+    adjoint: Adjoint = "checkpoints"
 
     def __post_init__(self):
+        for name, known in (("solver", get_args(Solver)), ("adjoint", get_args(Adjoint))):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name}: {getattr(self, name)!r} is not known; use {' or '.join(known)}"
+                )
+        for name in ("max_steps", "steps"):
+            if not isinstance(getattr(self, name), (int, type(None))):
+                raise InputError(f"{name}: found {getattr(self, name)!r}; give a whole number")
         if not 0 < self.tolerance < 1:
             raise InputError(f"tolerance: found {self.tolerance}; give one in (0, 1), as 1e-5")
         if self.max_steps < 1:

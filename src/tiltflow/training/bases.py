@@ -9,8 +9,10 @@ then proposes as well.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,14 +160,18 @@ def describe_densities(base: AbstractDistribution, flow: AbstractDistribution) -
 def densities_template(
     record: dict[str, Any], dimension: int
 ) -> tuple[AbstractDistribution, AbstractDistribution]:
-    """A base and a proposal of the structure that `describe_densities` saw, to be filled."""
-    mixture = mixture_template(int(record["proposal_components"]), dimension)
+    """The shapes of a base and a proposal as `describe_densities` saw them, to be filled."""
+    mixture = mixture_template(record["proposal_components"], dimension)
     # The flows of models written before had ReLUs without bound.
-    proposal = proposal_for_rows if record.get("bounded_proposal") else proposal_on
-    make = mixture_of_flows_on if record["mixture_of_flows"] else proposal
-    flow = make(jax.random.key(0), mixture)
+    activation = bounded_relu if record.get("bounded_proposal") else jax.nn.relu
+    make = (
+        MixtureOfFlows
+        if record["mixture_of_flows"]
+        else partial(untaught_proposal, activation=activation)
+    )
+    flow = eqx.filter_eval_shape(make, jax.random.key(0), mixture)
     components = record["base_components"]
-    base = flow if components is None else mixture_template(int(components), dimension)
+    base = flow if components is None else mixture_template(components, dimension)
     return base, flow
 
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from tiltflow.data.errors import InputError
-from tiltflow.models.files import fill_tree, tree_arrays, write_durably
+from tiltflow.models.files import fill_tree, tree_arrays, unpack_arrays, write_durably
 from tiltflow.training.identity import check_same
 from tiltflow.training.run_folder import (
     CHECKPOINTS,
@@ -283,10 +283,16 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     digest = path.stem.partition("-")[2]
     if hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH] != digest:
         raise ValueError(f"its {len(content)} bytes are damaged")
-    arrays = load(content)
-    about = json.loads(arrays.pop(ABOUT).tobytes())
-    stages = {name: (record, {}) for name, record in about["records"].items()}
-    for key, array in arrays.items():
-        name, dot, index = key.rpartition(".")
-        stages[name][1][dot + index] = array
-    return about["identity"], stages
+    arrays = unpack_arrays(content)
+    try:
+        about = json.loads(arrays.pop(ABOUT).tobytes().decode())
+        identity, records = dict(about["identity"]), dict(about["records"])
+        if not all(isinstance(record, dict) for record in records.values()):
+            raise TypeError("a record is no dictionary")
+        stages = {name: (record, {}) for name, record in records.items()}
+        for key, array in arrays.items():
+            name, dot, index = key.rpartition(".")
+            stages[name][1][dot + index] = array
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"what it is about is damaged: {error!r:.100}") from None
+    return identity, stages
