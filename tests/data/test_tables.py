@@ -231,7 +231,7 @@ def test_names_that_are_no_unicode(tmp_path):
     refusal(tmp_path / "t.h5", "utf-8")
 
 
-def test_a_panic_of_polars_is_damage(tmp_path):
+def test_a_panic_of_polars_is_damage(tmp_path, capfd):
     """A bit of an offset in the footer; Polars ends in a panic, which is no `Exception`."""
     path = tmp_path / "t.arrow"
     write_table(path, {"a": np.arange(30.0)})
@@ -244,7 +244,9 @@ def test_a_panic_of_polars_is_damage(tmp_path):
             pl.read_ipc(damaged)
         except BaseException as error:
             kinds.add(isinstance(error, Exception))
+            capfd.readouterr()
             refusal(path, "Arrow")
+            assert capfd.readouterr().err == ""
     assert False in kinds
 
 

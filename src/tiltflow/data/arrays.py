@@ -15,9 +15,13 @@ import numpy as np
 
 from tiltflow.data.errors import InputError, damage_is_named
 from tiltflow.data.machine import check_room
+from tiltflow.data.packed import MOST
 
 NPY, ZIP = b"\x93NUMPY", b"PK"
 LAST_CODE = 0x10FFFF
+FLOAT = 8
+"""Bytes of the number that every cell becomes."""
+SMALL = 2**20
 
 
 def load_npy(path: Path) -> np.ndarray:
@@ -71,7 +75,14 @@ def _load_dataset(dataset: h5py.Dataset, path: Path) -> np.ndarray:
         )
     if dataset.shape is None:
         raise InputError(f"{path}: '{name}' is empty; drop it, or give it numbers")
-    check_room(math.prod(dataset.shape) * dataset.dtype.itemsize, str(path), f"'{name}'")
+    count, stored = math.prod(dataset.shape), dataset.id.get_storage_size()
+    claimed = count * dataset.dtype.itemsize
+    if claimed > SMALL + MOST * stored:
+        raise InputError(
+            f"{path}: '{name}' claims {claimed} bytes of shape {dataset.shape}, and {stored} are "
+            "stored; most of its numbers were never written: write the file again"
+        )
+    check_room(claimed + FLOAT * count, str(path), f"'{name}'")
     if h5py.check_string_dtype(dataset.dtype) is not None:
         return np.asarray(dataset.asstr()[()], np.str_)
     return np.asarray(dataset[()])
@@ -106,7 +117,7 @@ def _load(file: IO[bytes] | io.BufferedIOBase, size: int, path: Path, what: str)
             f"{path}: {what} claims {claimed} bytes of shape {shape}, {held} are there; the file "
             "is damaged: write it again"
         )
-    check_room(claimed, str(path), what)
+    check_room(claimed + FLOAT * math.prod(shape), str(path), what)
     file.seek(0)
     array = np.lib.format.read_array(file, allow_pickle=False)
     if dtype.kind == "U" and not _is_text(array):

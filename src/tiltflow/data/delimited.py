@@ -18,6 +18,7 @@ import polars as pl
 from tiltflow.data.checks import check_width, is_number
 from tiltflow.data.errors import InputError, reason
 from tiltflow.data.packed import check_unpacked, damaged
+from tiltflow.data.panics import panics_are_not_printed
 
 SEPARATORS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "null", "NULL", "nan", "NaN", "NAN")
@@ -124,15 +125,16 @@ def _is_header(first: list[str], second: list[str]) -> bool:
 def _parse(path: Path, layout: _Layout) -> pl.DataFrame:
     """The file as a frame of strings, named, without blank lines."""
     try:
-        frame = pl.read_csv(
-            path,
-            glob=False,
-            has_header=layout.has_header,
-            separator=layout.separator,
-            comment_prefix="#",
-            skip_lines=layout.first_line - 1,
-            infer_schema=False,
-        )
+        with panics_are_not_printed():
+            frame = pl.read_csv(
+                path,
+                glob=False,
+                has_header=layout.has_header,
+                separator=layout.separator,
+                comment_prefix="#",
+                skip_lines=layout.first_line - 1,
+                infer_schema=False,
+            )
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         _blank_rows(path, layout)  # names the row, where a row is the cause
         raise InputError(

@@ -15,6 +15,7 @@ from tiltflow.data.arrays import load_h5, load_npy, load_npz
 from tiltflow.data.checks import check_width, is_number
 from tiltflow.data.delimited import read_csv
 from tiltflow.data.errors import InputError, damage_is_named, too_large
+from tiltflow.data.panics import panics_are_not_printed
 
 EXTENSIONS = (
     ".csv",
@@ -189,18 +190,18 @@ def _read_csv(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
 
 
 def _read_parquet(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    with damage_is_named(path, "Parquet"):
+    with damage_is_named(path, "Parquet"), panics_are_not_printed():
         return _frame_columns(pl.read_parquet(path, glob=False), path)
 
 
 def _read_arrow(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    with damage_is_named(path, "Arrow"):
+    with damage_is_named(path, "Arrow"), panics_are_not_printed():
         # From memory: a mapped file that is cut short later would crash the process.
         return _frame_columns(pl.read_ipc(path.read_bytes()), path)
 
 
 def _read_ndjson(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    with damage_is_named(path, "NDJSON"):
+    with damage_is_named(path, "NDJSON"), panics_are_not_printed():
         return _frame_columns(pl.read_ndjson(path.read_bytes(), infer_schema_length=None), path)
 
 
