@@ -9,6 +9,7 @@ import csv
 import gzip
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,14 +75,15 @@ def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, st
 
         content = lines()
         try:
+            first = next((text for text in content if text.strip()), "")
             if separator is None:
-                for text in content:
-                    if text.strip():
-                        separator = next((s for s in SEPARATORS if s in text), ",")
-                        yield line, separator, next(csv.reader([text], delimiter=separator))
-                        break
-            for cells in csv.reader(content, delimiter=separator or ",", strict=True):
-                yield line, separator or ",", cells
+                # What is quoted separates nothing.
+                bare = "".join(first.split('"')[::2])
+                separator = next((s for s in SEPARATORS if s in bare), ",")
+            start = line
+            for cells in csv.reader(chain([first], content), delimiter=separator, strict=True):
+                yield start or line, separator, cells
+                start = 0  # where the first record starts, for the others where they end
         except csv.Error as error:
             raise InputError(f"{path}: line {line} is not valid CSV ({error}); mend it") from None
 

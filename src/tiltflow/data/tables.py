@@ -4,7 +4,7 @@ import gzip
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -288,9 +288,16 @@ def _matrix(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.column_stack([np.asarray(column, np.float64) for column in columns.values()])
 
 
+def _write_csv(file: Any, columns: Mapping[str, np.ndarray]) -> None:
+    texts = [*columns, *(cell for it in columns.values() if it.dtype.kind in "OU" for cell in it)]
+    # A row that starts with a '#' would be a comment, and other separators would separate.
+    odd = any(set("#;\t\r") & set(str(text)) for text in texts)
+    pl.DataFrame(columns).write_csv(file, quote_style="non_numeric" if odd else "necessary")
+
+
 def _write_gzipped_csv(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
     with gzip.open(file, "wb") as packed:
-        packed.write(pl.DataFrame(columns).write_csv().encode())
+        _write_csv(packed, columns)
 
 
 def _write_npz(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
@@ -315,7 +322,7 @@ _READERS = {
     ".h5": _read_h5,
 }
 _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
-    ".csv": lambda file, columns: pl.DataFrame(columns).write_csv(file),
+    ".csv": _write_csv,
     ".csv.gz": _write_gzipped_csv,
     ".parquet": lambda file, columns: pl.DataFrame(columns).write_parquet(file),
     ".arrow": lambda file, columns: pl.DataFrame(columns).write_ipc(file),
