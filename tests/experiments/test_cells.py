@@ -78,6 +78,7 @@ def test_lines_that_are_no_cells_are_run_again(tmp_path):
         b"[1, 2]",
         json.dumps({name: it for name, it in first.items() if name != "seed"}).encode(),
         json.dumps(first | {"cell_seconds": "1"}).encode(),
+        json.dumps(first | {"cell_seconds": 10**400}).encode(),
         json.dumps(first | {"figures": None}).encode(),
         b'{"a": ' * 100_000,
         json.dumps(first | {"figures": {}})

@@ -14,7 +14,7 @@ from tiltflow.data.errors import InputError
 
 HERE = Path(__file__).parent
 
-ALONE = ("kills", "flowmc", "ffjord")
+ALONE = ("kills", "fuzz", "flowmc", "ffjord")
 """Benchmarks that a run of all leaves out: other packages, or ten minutes."""
 
 

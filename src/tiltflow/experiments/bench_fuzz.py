@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from tiltflow.data.errors import InputError
 from tiltflow.experiments.fuzz_inputs import KINDS, mangled, put, whole
-from tiltflow.experiments.mangled_files import CANARY
+from tiltflow.experiments.mangled_files import CANARY, Files
 from tiltflow.report.table import format_table
 
 INPUTS = 10_000
@@ -33,6 +34,7 @@ MEMORY = 2**29
 KEPT = Path("fuzz")
 OUTCOMES = ("read", "refused", "unnamed", "exception", "crashed", "hung", "ran code")
 SURVIVED = ("read", "refused")
+Attempt = Callable[[str, Path], tuple[str, str]]
 
 
 class Found(NamedTuple):
@@ -83,10 +85,24 @@ def bench_fuzz(
 
 
 class Reader:
-    """A process that reads inputs, started where there is none; to be closed, by `with`."""
+    """A process that reads inputs, started where there is none; to be closed, by `with`.
 
-    def __init__(self, seconds: float = SECONDS, memory: int = MEMORY):
+    Args:
+        seconds: for one reading, after which the process is killed.
+        memory: bytes of addresses that one reading may take.
+        attempt: what reads, given kind and folder; `try_to_read` if None.
+        whole_of: makes a whole input of a kind.
+    """
+
+    def __init__(
+        self,
+        seconds: float = SECONDS,
+        memory: int = MEMORY,
+        attempt: Attempt | None = None,
+        whole_of: Callable[[str], Files] = whole,
+    ):
         self.seconds, self.memory = seconds, memory
+        self.attempt, self.whole_of = attempt or try_to_read, whole_of
         self._process: Any = None
         self._pipe: Any = None
         self._whole = tempfile.TemporaryDirectory()
@@ -99,7 +115,7 @@ class Reader:
         if kind not in self._warm:
             place = Path(self._whole.name) / kind
             if not place.exists():
-                put(place, whole(kind))
+                put(place, self.whole_of(kind))
             found = self._ask(kind, place, 600.0, None)
             if found.outcome != "read":
                 raise RuntimeError(f"a whole {kind} was not read: {found}")
@@ -131,7 +147,8 @@ class Reader:
         # Not forked: a process that has threads of Polars or JAX may not be.
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, str(self._errors)), daemon=True)
+        arguments = (other, str(self._errors), self.attempt)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         other.close()
 
@@ -149,7 +166,7 @@ class Reader:
         self._whole.cleanup()
 
 
-def _serve(pipe: Connection, errors: str) -> None:
+def _serve(pipe: Connection, errors: str, attempt: Attempt) -> None:
     """Answer with the outcome of every input that is asked for."""
     os.dup2(os.open(errors, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -159,7 +176,7 @@ def _serve(pipe: Connection, errors: str) -> None:
         except EOFError:
             return
         _limit_memory(memory)
-        answer = try_to_read(kind, Path(folder))
+        answer = attempt(kind, Path(folder))
         _limit_memory(None)
         pipe.send(answer)
 

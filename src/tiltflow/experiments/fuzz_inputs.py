@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,19 @@ def _table_kind(extension: str, mangle: Mangle) -> Kind:
     )
 
 
+def _zeros(make: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function makes, with zeros for its numbers: nothing is compiled for them."""
+    import equinox as eqx
+    import jax
+
+    return jax.tree.map(
+        lambda leaf: (
+            np.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        ),
+        eqx.filter_eval_shape(make, *arguments),
+    )
+
+
 def model_files() -> Files:
     """A model of two columns that nobody has trained; reading it is reading any model."""
     import jax
@@ -97,13 +110,15 @@ def model_files() -> Files:
     from tiltflow.estimator_files import FIGURES
     from tiltflow.models.energies import MLPEnergy
     from tiltflow.models.files import tree_arrays, write_model
+    from tiltflow.models.flows import bounded_relu
     from tiltflow.models.gaussian_mixture import mixture_template
-    from tiltflow.training.bases import describe_densities, proposal_for_rows
+    from tiltflow.training.bases import describe_densities, untaught_proposal
     from tiltflow.versions import installed_versions
 
     rows = np.random.default_rng(0).normal(size=(20, 2))
     base = mixture_template(2, 2)
-    flow = proposal_for_rows(jax.random.key(0), base)
+    make_flow = partial(untaught_proposal, activation=bounded_relu)
+    flow = _zeros(make_flow, jax.random.key(0), base)
     energy = MLPEnergy(2, width=4, depth=1, key=jax.random.key(1))
     config = {
         "parameters": {
@@ -165,7 +180,7 @@ def _flow_files(kind: str, **settings: Any) -> Files:
     from tiltflow.models.flow_files import Architecture, save_flow
 
     architecture = Architecture(kind, settings)
-    flow = architecture.make(jax.random.key(0))
+    flow = _zeros(architecture.make, jax.random.key(0))
     return files_of(lambda folder: save_flow(folder, architecture, flow))
 
 
