@@ -4,6 +4,8 @@ import numpy as np
 import pandas
 import polars
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tiltflow.data.categories import decode, encode, find_levels, levels_of_frame
 from tiltflow.data.errors import InputError
@@ -86,3 +88,22 @@ def test_missing_and_unknown_levels():
     np.testing.assert_array_equal(coded[:, 0].astype(float), [0, *[np.nan] * 4, 1])
     with pytest.raises(InputError, match=r"row 2, column 'c' holds 'z', a level .* knows a, b"):
         encode(table(["a", "z"]), ["c"], levels, "X")
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(
+        st.text("abß漢#,; -", min_size=1).filter(str.strip), min_size=2, max_size=6, unique=True
+    ),
+    st.integers(0, 2**32 - 1),
+)
+def test_any_levels_come_back(names, seed):
+    """In any order, and with others that occur as often."""
+    generator = np.random.default_rng(seed)
+    cells = generator.permutation(np.repeat(np.array(names, object), 12))
+    values = table(generator.normal(size=len(cells)), list(cells))
+    levels = find_levels(values, ["x", "kind"], (), {}, "X")
+    assert sorted(levels["kind"]) == sorted(names)
+    coded = encode(values, ["x", "kind"], levels, "X").astype(float)
+    assert set(coded[:, 1]) == set(range(len(names)))
+    assert (decode(coded, ["x", "kind"], levels) == values).all()
