@@ -59,36 +59,55 @@ def find_levels(
         InputError: a declared column is not there; a column with a single level; text with too
             many levels, or dates.
     """
-    for name in declared:
-        if name not in columns:
-            raise InputError(
-                f"categorical_features: there is no column '{name}'; the columns are "
-                f"{', '.join(columns)}: name some of them"
-            )
+    check_declared(declared, columns)
     levels = {}
     for j, name in enumerate(columns):
         asked = name in declared or name in of_frame
         if not asked and not _is_text(values[:, j], name, source):
             continue
         counts = Counter(cell for cell in values[:, j] if not is_missing(cell))
-        if len(counts) == 1:
-            raise InputError(
-                f"{source}: column '{name}' is constant ({next(iter(counts))!r} in every row); "
-                "drop it"
-            )
-        if not asked:
-            _refuse_free_text(counts, name, source)
-        order = {level: place for place, level in enumerate(of_frame.get(name, ()))}
-        levels[name] = tuple(
-            sorted(counts, key=lambda it: (order.get(it, len(order)), -counts[it], str(it)))
-        )
+        levels[name] = order_levels(counts, name, of_frame.get(name, ()), source, asked=asked)
     return levels
 
 
+def check_declared(declared: Sequence[str], columns: Sequence[str]) -> None:
+    """Raise an `InputError` that names the first declared column that is not there."""
+    for name in declared:
+        if name not in columns:
+            raise InputError(
+                f"categorical_features: there is no column '{name}'; the columns are "
+                f"{', '.join(columns)}: name some of them"
+            )
+
+
+def order_levels(
+    counts: Counter[Any], name: str, ordered: Sequence[Any], source: str, *, asked: bool
+) -> tuple[Any, ...]:
+    """The levels of one column, from how often each occurs: first the `ordered`, then by frequency.
+
+    Raises:
+        InputError: a single level; without being `asked` for, too many levels, or dates.
+    """
+    if len(counts) == 1:
+        raise InputError(
+            f"{source}: column '{name}' is constant ({next(iter(counts))!r} in every row); drop it"
+        )
+    if not asked:
+        _refuse_free_text(counts, name, source)
+    order = {level: place for place, level in enumerate(ordered)}
+    return tuple(sorted(counts, key=lambda it: (order.get(it, len(order)), -counts[it], str(it))))
+
+
 def encode(
-    values: Shaped[np.ndarray, "n d"], columns: Sequence[str], levels: Levels, source: str
+    values: Shaped[np.ndarray, "n d"],
+    columns: Sequence[str],
+    levels: Levels,
+    source: str,
+    first_row: int = 0,
 ) -> Shaped[np.ndarray, "n d"]:
     """The table with codes in the place of levels; missing cells become nan.
+
+    `first_row` is the place of its first row in the whole table, for the messages.
 
     Raises:
         InputError: a level that is not among those of the fit.
@@ -101,15 +120,17 @@ def encode(
             continue
         codes = {level: float(code) for code, level in enumerate(levels[name])}
         for i, cell in enumerate(values[:, j]):
-            if is_missing(cell):
+            code = codes.get(cell)
+            if code is not None:
+                coded[i, j] = code
+            elif is_missing(cell):
                 coded[i, j] = np.nan
-            elif cell in codes:
-                coded[i, j] = codes[cell]
             else:
                 known = ", ".join(str(level) for level in levels[name][:10])
                 raise InputError(
-                    f"{source}: row {i + 1}, column '{name}' holds {str(cell)[:40]!r}, a level "
-                    f"that the fit has not seen (it knows {known}); fit it anew, or drop the row"
+                    f"{source}: row {first_row + i + 1}, column '{name}' holds {str(cell)[:40]!r}, "
+                    f"a level that the fit has not seen (it knows {known}); fit it anew, or drop "
+                    "the row"
                 )
     return coded
 
@@ -150,13 +171,25 @@ def _is_text(column: Shaped[np.ndarray, " n"], name: str, source: str) -> bool:
     text = np.array([isinstance(cell, str) and bool(cell) for cell in column])
     words = text & np.array([not isinstance(it, str) or not is_number(it) for it in column])
     numbers = len(column) - words.sum() - sum(is_missing(cell) for cell in column)
-    if words.any() and numbers >= words.sum():
-        row = int(words.argmax())
+    row = int(words.argmax())
+    return mostly_words(int(words.sum()), int(numbers), (row, column[row]), name, source)
+
+
+def mostly_words(
+    words: int, numbers: int, first_word: tuple[int, Any], name: str, source: str
+) -> bool:
+    """Whether a column of so many `words` and `numbers` is text; `first_word` is row and cell.
+
+    Raises:
+        InputError: most cells are numbers, but not all.
+    """
+    if words and numbers >= words:
+        row, cell = first_word
         raise InputError(
-            f"{source}: row {row + 1}, column '{name}' holds {column[row][:40]!r}, not a number, "
+            f"{source}: row {row + 1}, column '{name}' holds {cell[:40]!r}, not a number, "
             "where most cells are numbers; mend that cell, or drop the row or the column"
         )
-    return bool(words.any())
+    return words > 0
 
 
 def _refuse_free_text(counts: Counter[Any], name: str, source: str) -> None:

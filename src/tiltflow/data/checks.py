@@ -50,7 +50,14 @@ def check_table(
         InputError: as `check_cells`; too few rows, fewer rows than columns, a constant column.
     """
     table = check_cells(X, columns, source)
-    rows, width = table.shape
+    check_count(*table.shape, source, min_rows)
+    for name, column in zip(columns, table.T):
+        refuse_constant(column.min(), column.max(), name, source)
+    return table
+
+
+def check_count(rows: int, width: int, source: str, min_rows: int = 2) -> None:
+    """Raise an `InputError` where there are too few rows, or fewer than columns."""
     if rows < min_rows:
         found = {0: "no rows", 1: "only one row (one sample)"}.get(rows, f"only {rows} rows")
         raise InputError(f"{source}: found {found}; a fit needs at least {min_rows}, add data")
@@ -59,12 +66,12 @@ def check_table(
             f"{source}: found fewer rows ({rows}) than columns ({width}); "
             "add rows or drop columns (is the table transposed?)"
         )
-    for name, column in zip(columns, table.T):
-        if column.min() == column.max():
-            raise InputError(
-                f"{source}: column '{name}' is constant ({column[0]:g} in every row); drop it"
-            )
-    return table
+
+
+def refuse_constant(least: float, most: float, name: str, source: str) -> None:
+    """Raise an `InputError` where a column's least value is its largest."""
+    if least == most:
+        raise InputError(f"{source}: column '{name}' is constant ({least:g} in every row); drop it")
 
 
 def check_cells(
@@ -78,7 +85,7 @@ def check_cells(
         InputError: not two-dimensional, no columns, a duplicate column name, text, NaN, infinity.
     """
     check_shape(X, columns, source)
-    table = _as_numbers(X, columns, source)
+    table = as_numbers(X, columns, source)
     _refuse_non_finite(np.where(np.isnan(table), 0.0, table) if missing else table, columns, source)
     return table
 
@@ -136,7 +143,13 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def _as_numbers(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.ndarray, "n d"]:
+def as_numbers(
+    X: np.ndarray, columns: Sequence[str], source: str, first_row: int = 0
+) -> Float[np.ndarray, "n d"]:
+    """Cells as float64, nan where one is missing; raises `InputError` that names the first of text.
+
+    `first_row` is the place of its first row in the whole table, for the message.
+    """
     if X.dtype.kind in "biuf":
         return X.astype(np.float64)
     table = np.empty(X.shape, np.float64)
@@ -145,8 +158,8 @@ def _as_numbers(X: np.ndarray, columns: Sequence[str], source: str) -> Float[np.
             number = _as_number(cell)
             if number is None:
                 raise InputError(
-                    f"{source}: row {i + 1}, column '{name}' holds {str(cell)[:40]!r}, "
-                    "not a number; drop the column or turn it into numbers"
+                    f"{source}: row {first_row + i + 1}, column '{name}' holds "
+                    f"{str(cell)[:40]!r}, not a number; drop the column or turn it into numbers"
                 )
             table[i, j] = number
     return table
@@ -173,8 +186,13 @@ def _refuse_non_finite(
     if count == 0:
         return
     i, j = np.argwhere(bad)[0]
+    raise not_finite(int(i), columns[j], float(table[i, j]), count, source)
+
+
+def not_finite(row: int, name: str, value: float, count: int, source: str) -> InputError:
+    """The refusal of `count` cells that are no finite numbers, the first of which is given."""
     cells = "the only such cell" if count == 1 else f"the first of {count} such cells"
-    raise InputError(
-        f"{source}: row {i + 1}, column '{columns[j]}' is {table[i, j]:g} "
+    return InputError(
+        f"{source}: row {row + 1}, column '{name}' is {value:g} "
         f"({cells}); fill or drop missing and infinite cells"
     )
