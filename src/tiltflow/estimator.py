@@ -1,5 +1,6 @@
 """BalancedEBM: the scikit-learn door. Rows in the user's units in, normalised densities out."""
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,17 +15,19 @@ from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from tiltflow.data.categories import decode
+from tiltflow.data.categories import Levels, decode
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import to_model_units, to_user_units
-from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows, warn_of_ties
-from tiltflow.data.weighting import check_weights, effective_rows, split_rows
+from tiltflow.data.scanning import numbers_in_batches
+from tiltflow.data.schema import on_grids, to_numbers, to_rows
+from tiltflow.data.streams import Stream
 from tiltflow.estimator_arguments import check_arguments
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.witnesses import Witnesses
+from tiltflow.fit_rows import KEPT_ROWS, FitRows, load_table, take_rows
 from tiltflow.frozen import (
     FrozenModel,
     bounds_of,
@@ -33,7 +36,6 @@ from tiltflow.frozen import (
     judge_fit,
     weigh_modes,
 )
-from tiltflow.memory import check_memory
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.training.balanced import Balanced
@@ -49,8 +51,6 @@ from tiltflow.training.density import (
 from tiltflow.training.identity import identify
 from tiltflow.training.preprocess import choose_preprocessing
 from tiltflow.versions import installed_versions
-
-KEPT_ROWS = 2000
 
 
 class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
@@ -137,6 +137,11 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
     ) -> "BalancedEBM":
         """Fit the density of the rows of X: (n, d), an array or a data frame; y is ignored.
 
+        X may also be the path of a table's file, or a lazy polars frame. Of more than 20 million
+        cells, or of more than the machine's memory is enough for, rows are read in batches and
+        kept on the disk while the fit runs: in the folder of the checkpoints, or in the system's
+        for temporary files. See docs/large_tables.md for what is then computed of a sample.
+
         `sample_weight`, (n,), says how many rows each stands for, up to a common factor: rows
         enter in that proportion, and one of weight 0 does not. `on_report` is called with a
         dictionary at every report of training. With `checkpoints` a fit that was stopped goes on
@@ -147,35 +152,38 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             TrainingFailed: training ran away from its first state, again and again.
         """
         check_arguments(self)
-        self.schema_, X = find_schema(X, self.categorical_features)
-        weights = None if sample_weight is None else check_weights(sample_weight, len(X))
-        check_memory(
-            *X.shape,
-            chains=self.chains,
-            energy_width=self.energy_width,
-            energy_depth=self.energy_depth,
-        )
-        if checkpoints:
-            levels = {name: list(map(str, each)) for name, each in self.schema_.levels.items()}
-            given = {**self.get_params(), "levels": levels}
-            checkpoints.begin(identify(given, list(self.schema_.columns), X, weights))
         seed = self._seed()
-        generator = np.random.default_rng(seed)
-        key = jax.random.key(seed)
-        base_key, train_key = jax.random.split(key)
-        columns = list(self.schema_.columns)
-        self._set_columns()
-        warn_of_ties(X, self.schema_)
-        of_held_out, of_training = split_rows(generator, len(X), self.validation_fraction, weights)
-        order = np.concatenate([of_held_out, of_training])
-        rows = dequantise(generator, X[order], self.quanta_)
-        held_out, training = np.split(rows, [len(of_held_out)])
+        with contextlib.ExitStack() as stack:
+            rows = take_rows(
+                stack,
+                X,
+                sample_weight,
+                categorical=self.categorical_features,
+                held_out_share=self.validation_fraction,
+                seed=seed,
+                sizes=self._sizes(),
+                begin=self._begin_at(checkpoints),
+                folder=lambda: checkpoints.folder if checkpoints else None,
+            )
+            self._fit(rows, seed, on_report, checkpoints)
+        return self
 
+    def _fit(
+        self,
+        rows: FitRows,
+        seed: int,
+        on_report: Callable[[dict[str, Any]], None] | None,
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        self.schema_ = rows.schema
+        self._set_columns()
+        base_key, train_key = jax.random.split(jax.random.key(seed))
+        training, held_out = rows.training, rows.held_out
         self.preprocessing_, self._bijection = choose_preprocessing(
             self.preprocessing,
             training,
             held_out,
-            columns,
+            list(self.schema_.columns),
             seed=seed % 2**31,
             stage=stage_of(checkpoints, "preprocessing"),
         )
@@ -205,6 +213,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             schedule=schedule,
             width=self.energy_width,
             depth=self.energy_depth,
+            stretch=self._in_model_units(rows.stretch),
             on_report=on_report,
             checkpoints=checkpoints,
         )
@@ -214,31 +223,36 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         self.n_iter_ = density.best_step
         self.stopped_ = None if density.stopped is None else str(density.stopped)
         self.versions_ = installed_versions()
-        self._kept_rows = X[order[:KEPT_ROWS]]
+        self._kept_rows = rows.kept
         self._judge()
         scores = self._normalised(x_held_out, log_det)
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
-        independent = effective_rows(of_held_out)
         self.held_out_log_likelihood_stderr_ = float(
-            np.hypot(scores.std() / np.sqrt(independent), self.log_normalizer_stderr_)
+            np.hypot(scores.std() / np.sqrt(rows.independent), self.log_normalizer_stderr_)
         )
         self.set_offset()
         if self.stopped_:
             warnings.warn(
                 f"training ran away and stopped at its last good state: {self.stopped_}",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self
 
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units.
+
+        What is too large to be held in memory more than once is scored in batches.
 
         Raises:
             InputError: other columns than those of the fit, missing or infinite cells, text.
             NotFittedError: `fit` was not called; so do all methods below.
         """
         check_is_fitted(self)
+        X = load_table(X, self._sizes())
+        if isinstance(X, Stream):
+            return np.concatenate(
+                [self._log_prob(rows) for rows in numbers_in_batches(self.schema_, X)]
+            )
         return self._log_prob(to_numbers(self.schema_, X))
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -376,6 +390,28 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         config, arrays = describe(self)
         write_model(Path(path), config, arrays)
+
+    def _sizes(self) -> dict[str, int]:
+        names = ("chains", "energy_width", "energy_depth")
+        return {name: getattr(self, name) for name in names}
+
+    def _begin_at(self, checkpoints: Checkpoints | None) -> Callable[..., None]:
+        """What opens the checkpoints of a fit to the given levels, columns and data."""
+
+        def begin(levels: Levels, columns: Sequence[str], *data: np.ndarray | str | None) -> None:
+            if checkpoints:
+                named = {name: list(map(str, each)) for name, each in levels.items()}
+                given = {**self.get_params(), "levels": named}
+                checkpoints.begin(identify(given, list(columns), *data))
+
+        return begin
+
+    def _in_model_units(
+        self, stretch: Callable[[int, int], Float[np.ndarray, "_ d"]] | None
+    ) -> Callable[[int, int], Float[np.ndarray, "_ d"]] | None:
+        if stretch is None:
+            return None
+        return lambda first, count: to_model_units(self._bijection, stretch(first, count))[0]
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31))

@@ -19,6 +19,10 @@ from tiltflow.data.errors import InputError
 from tiltflow.data.machine import find_machine
 from tiltflow.models.flows import SPLINE_MAX_DIMENSION
 
+MOST_CELLS = 20_000_000
+"""Cells of the largest table that a fit holds as a whole; of a larger one it holds a sample."""
+SAMPLE_ROWS = 100_000
+
 LIBRARIES = 1_500_000_000
 """What a small fit takes: libraries, the compiler, its programs."""
 BATCH, DRAWS_AT_ONCE, DRAWS = 1024, 8192, 65_536
@@ -41,6 +45,16 @@ def memory_bound(
         "energy_width": STATES * 4 * parameters + 4 * 4 * DRAWS * width + drawn * DRAWS_AT_ONCE,
         "libraries": LIBRARIES,
     }
+
+
+def streams_rows(rows: int, dimension: int, **sizes: int) -> bool:
+    """Whether a table is too large to be held as a whole, by itself or for this machine."""
+    if rows * dimension > MOST_CELLS:
+        return True
+    machine = find_machine()
+    if rows <= SAMPLE_ROWS or machine is None:
+        return False
+    return sum(memory_bound(rows, dimension, **sizes).values()) > machine.total
 
 
 def check_memory(
@@ -70,7 +84,7 @@ def check_memory(
     warnings.warn(
         f"{message}{machine.available / 1e9:.1f} GB are free; if it is killed, {advice}",
         RuntimeWarning,
-        stacklevel=3,
+        stacklevel=5,
     )
 
 

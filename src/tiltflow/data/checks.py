@@ -50,7 +50,7 @@ def check_table(
         InputError: as `check_cells`; too few rows, fewer rows than columns, a constant column.
     """
     table = check_cells(X, columns, source)
-    check_count(*table.shape, source, min_rows)
+    check_count(len(table), len(columns), source, min_rows)
     for name, column in zip(columns, table.T):
         refuse_constant(column.min(), column.max(), name, source)
     return table
@@ -186,7 +186,7 @@ def _refuse_non_finite(
     if count == 0:
         return
     i, j = np.argwhere(bad)[0]
-    raise not_finite(int(i), columns[j], float(table[i, j]), count, source)
+    raise not_finite(int(i), columns[int(j)], float(table[i, j]), count, source)
 
 
 def not_finite(row: int, name: str, value: float, count: int, source: str) -> InputError:

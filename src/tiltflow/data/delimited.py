@@ -5,13 +5,14 @@ silently; the `csv` module reads the first two records always, and the whole fil
 of these may have happened, so that large files are parsed once, by Polars.
 """
 
+import contextlib
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -46,12 +47,51 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     Raises `InputError` for what is no such file: no rows, ragged, names repeated or empty, not
     UTF-8, damaged.
     """
-    try:
-        if path.suffix.lower() == ".gz":
-            check_unpacked(path)
+    with _damage_is_named(path):
         layout = _layout(path)
         frame = _parse(path, layout)
         return {name: _column(frame[name]) for name in layout.names}
+
+
+def csv_batches(
+    path: Path, rows: int
+) -> tuple[list[str], Callable[[], Iterator[dict[str, np.ndarray]]]]:
+    """The names of the columns, and a way through the file by so many `rows` at a time.
+
+    What is numbers and what is text is decided over all rows, which are read once for that; all is
+    as in `read_csv`.
+
+    Raises `InputError` as `read_csv` does.
+    """
+    with _damage_is_named(path):
+        layout = _layout(path)
+        kinds = {name: _Kind(True, True) for name in layout.names}
+        short = False
+        with _parsing_is_explained(path, layout):
+            for frame in _text_batches(path, layout, rows, []):
+                short = short or frame.width != len(layout.names)
+                short = short or frame[:, -1].null_count() > 0
+                for name, text in zip(kinds, frame.get_columns()):
+                    kinds[name] = _kind(_cells(text), kinds[name])
+        found = _blank_rows(path, layout) if short else []
+        blank = found if len(layout.names) > 1 else []
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        with _damage_is_named(path), _parsing_is_explained(path, layout):
+            for frame in _text_batches(path, layout, rows, blank):
+                text = _named(path, layout, frame)
+                yield {name: _converted(_cells(text[name]), kinds[name]) for name in kinds}
+
+    return layout.names, batches
+
+
+@contextlib.contextmanager
+def _damage_is_named(path: Path) -> Iterator[None]:
+    """Turn what is raised at files that are no text into one line that names the file."""
+    try:
+        if path.suffix.lower() == ".gz":
+            check_unpacked(path)
+        yield
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: byte {error.start} is not UTF-8 text; save the table as UTF-8"
@@ -126,27 +166,18 @@ def _is_header(first: list[str], second: list[str]) -> bool:
 
 def _parse(path: Path, layout: _Layout) -> pl.DataFrame:
     """The file as a frame of strings, named, without blank lines."""
-    try:
-        with panics_are_not_printed():
-            frame = pl.read_csv(
-                path,
-                glob=False,
-                has_header=layout.has_header,
-                separator=layout.separator,
-                comment_prefix="#",
-                skip_lines=layout.first_line - 1,
-                infer_schema=False,
-            )
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        _blank_rows(path, layout)  # names the row, where a row is the cause
-        raise InputError(
-            f"{path}: cannot be read as CSV ({reason(error)}); mend the file"
-        ) from None
+    with _parsing_is_explained(path, layout), panics_are_not_printed():
+        frame = pl.read_csv(path, **_parser(layout))
     width = len(layout.names)
     if frame.width != width or frame[:, -1].null_count() > 0:
         blank = _blank_rows(path, layout)
         if width > 1 and blank:
             frame = frame.with_row_index("").filter(~pl.col("").is_in(blank)).drop("")
+    return _named(path, layout, frame)
+
+
+def _named(path: Path, layout: _Layout, frame: pl.DataFrame) -> pl.DataFrame:
+    width = len(layout.names)
     if frame.width != width:
         raise InputError(
             f"{path}: has {width} columns by its first line and {frame.width} by its line feeds; "
@@ -154,6 +185,42 @@ def _parse(path: Path, layout: _Layout) -> pl.DataFrame:
         )
     frame.columns = layout.names
     return frame
+
+
+def _text_batches(
+    path: Path, layout: _Layout, rows: int, blank: list[int]
+) -> Iterator[pl.DataFrame]:
+    """The file as frames of strings, without the rows that are `blank`."""
+    first = 0
+    for frame in pl.scan_csv(path, **_parser(layout)).collect_batches(chunk_size=rows):
+        size = len(frame)
+        here = [row - first for row in blank if first <= row < first + size]
+        if here:
+            frame = frame.with_row_index("").filter(~pl.col("").is_in(here)).drop("")
+        first += size
+        yield frame
+
+
+def _parser(layout: _Layout) -> dict[str, Any]:
+    return {
+        "glob": False,
+        "has_header": layout.has_header,
+        "separator": layout.separator,
+        "comment_prefix": "#",
+        "skip_lines": layout.first_line - 1,
+        "infer_schema": False,
+    }
+
+
+@contextlib.contextmanager
+def _parsing_is_explained(path: Path, layout: _Layout) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        _blank_rows(path, layout)  # names the row, where a row is the cause
+        raise InputError(
+            f"{path}: cannot be read as CSV ({reason(error)}); mend the file"
+        ) from None
 
 
 def _blank_rows(path: Path, layout: _Layout) -> list[int]:
@@ -174,17 +241,47 @@ def _blank_rows(path: Path, layout: _Layout) -> list[int]:
     return blank
 
 
+class _Kind(NamedTuple):
+    """Whether all cells seen so far are numbers, or booleans."""
+
+    numbers: bool
+    booleans: bool
+
+
 def _column(text: pl.Series) -> np.ndarray:
     """Strings as numbers where all of them are, as booleans where all are, else as they stand."""
-    numbers = text.cast(pl.Float64, strict=False)
+    numbers = _as_numbers(text)
     if numbers.null_count() == text.null_count():  # most often, and much faster than what follows
         return numbers.fill_null(float("nan")).to_numpy()
+    cells = _cells(text)
+    return _converted(cells, _kind(cells, _Kind(True, True)))
+
+
+def _cells(text: pl.Series) -> pl.Series:
     text = text.str.strip_chars()
-    text = text.set(text.is_in(MISSING), None)
-    numbers = text.cast(pl.Float64, strict=False)
-    if numbers.null_count() == text.null_count():
-        return numbers.fill_null(float("nan")).to_numpy()
-    lower = text.str.to_lowercase()
-    if lower.drop_nulls().is_in(["true", "false"]).all():
-        return (lower == "true").cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    return np.asarray(text.fill_null("").to_list(), dtype=object)
+    return text.set(text.is_in(MISSING), None)
+
+
+def _kind(cells: pl.Series, before: _Kind) -> _Kind:
+    numbers = before.numbers and _as_numbers(cells).null_count() == cells.null_count()
+    # A column that is all missing so far is of both kinds.
+    return _Kind(numbers, before.booleans and _are_booleans(cells))
+
+
+def _are_booleans(cells: pl.Series) -> bool:
+    """Whether all that are not missing are; of most columns the first cells tell that not."""
+    parts = (part.drop_nulls().str.to_lowercase() for part in (cells.head(100), cells))
+    return all(part.is_in(["true", "false"]).all() for part in parts)
+
+
+def _as_numbers(cells: pl.Series) -> pl.Series:
+    return cells.cast(pl.Float64, strict=False)
+
+
+def _converted(cells: pl.Series, kind: _Kind) -> np.ndarray:
+    if kind.numbers:
+        return _as_numbers(cells).fill_null(float("nan")).to_numpy()
+    if kind.booleans:
+        booleans = (cells.str.to_lowercase() == "true").cast(pl.Float64)
+        return booleans.fill_null(float("nan")).to_numpy()
+    return np.asarray(cells.fill_null("").to_list(), dtype=object)

@@ -47,10 +47,17 @@ def find_schema(
     check_shape(values, columns, source)
     levels = find_levels(values, columns, categorical or (), levels_of_frame(X), source)
     rows = check_table(encode(values, columns, levels, source), columns, source)
+    return describe_columns(rows, columns, levels), rows
+
+
+def describe_columns(
+    rows: Float[np.ndarray, "n d"], columns: Sequence[str], levels: Levels
+) -> Schema:
+    """The schema of checked rows, (n, d), in which codes stand for the `levels`."""
     coded = np.array([name in levels for name in columns])
     quanta = np.where(coded, 1.0, 0.0)
     quanta[~coded] = find_quanta(rows[:, ~coded])
-    return Schema(tuple(columns), levels, quanta, most_frequent(rows)), rows
+    return Schema(tuple(columns), levels, quanta, most_frequent(rows))
 
 
 def warn_of_ties(rows: Float[np.ndarray, "n d"], schema: Schema) -> None:
@@ -61,7 +68,7 @@ def warn_of_ties(rows: Float[np.ndarray, "n d"], schema: Schema) -> None:
                 f"X: column '{name}': {share:.0%} of the rows repeat a value, and on no grid; "
                 "a density narrows onto repeated values without bound, so do not compare its "
                 "likelihoods; drop the column, or add noise of the size of its resolution",
-                stacklevel=3,
+                stacklevel=5,
             )
 
 

@@ -105,12 +105,7 @@ def read_columns(path: str | Path, label_column: str | None = None) -> dict[str,
     """
     path = Path(path)
     read = _READERS[extension(path)]
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it")
-    if not path.exists():
-        raise InputError(f"{path}: there is no such file; check the name and the folder")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty; give a table with rows of numbers")
+    check_readable(path)
     try:
         columns = read(path, label_column)
     except PermissionError:
@@ -120,6 +115,17 @@ def read_columns(path: str | Path, label_column: str | None = None) -> dict[str,
     if not columns or len(next(iter(columns.values()))) == 0:
         raise InputError(f"{path}: the table has no rows; give rows of numbers")
     return columns
+
+
+def check_readable(path: Path) -> None:
+    """Raise `InputError` unless there is a file of a known kind that is not empty."""
+    extension(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; check the name and the folder")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty; give a table with rows of numbers")
 
 
 def as_matrix(columns: Mapping[str, np.ndarray], source: str | Path) -> Float[np.ndarray, "n d"]:
@@ -191,21 +197,22 @@ def _read_csv(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
 
 def _read_parquet(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
     with damage_is_named(path, "Parquet"), panics_are_not_printed():
-        return _frame_columns(pl.read_parquet(path, glob=False), path)
+        return frame_columns(pl.read_parquet(path, glob=False), path)
 
 
 def _read_arrow(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
     with damage_is_named(path, "Arrow"), panics_are_not_printed():
         # From memory: a mapped file that is cut short later would crash the process.
-        return _frame_columns(pl.read_ipc(path.read_bytes()), path)
+        return frame_columns(pl.read_ipc(path.read_bytes()), path)
 
 
 def _read_ndjson(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
     with damage_is_named(path, "NDJSON"), panics_are_not_printed():
-        return _frame_columns(pl.read_ndjson(path.read_bytes(), infer_schema_length=None), path)
+        return frame_columns(pl.read_ndjson(path.read_bytes(), infer_schema_length=None), path)
 
 
-def _frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
+def frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
+    """Columns of a frame as `read_columns` gives them; raises `InputError` at nested ones."""
     check_width(frame.width, str(path))
     columns = {}
     for name, dtype in frame.schema.items():

@@ -124,6 +124,11 @@ class Checkpoints:
                 "begin anew in another folder"
             )
 
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints are."""
+        return self.run / CHECKPOINTS
+
     def stage(self, name: str) -> "Stage":
         """The part of the checkpoints that belongs to one stage."""
         return Stage(self, name)

@@ -3,6 +3,7 @@
 Everything here happens in model units; the estimator adds the preprocessing.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,7 +25,7 @@ from tiltflow.training.balanced import Balanced, BalancedState
 from tiltflow.training.bases import Start
 from tiltflow.training.checkpoints import Checkpoints, stage_of
 from tiltflow.training.guard import Runaway
-from tiltflow.training.loop import OnReport, Schedule, settle, train_energy
+from tiltflow.training.loop import OnReport, Rows, Schedule, settle, train_energy
 from tiltflow.training.polish import polish
 
 SETTLE_CHUNKS = 1
@@ -82,12 +83,15 @@ def fit_density(
     width: int = 128,
     depth: int = 3,
     final_draws: int = 65_536,
+    stretch: Callable[[int, int], Float[np.ndarray, "_ d"]] | None = None,
     on_report: OnReport | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Density:
     """Train an energy (an MLP of `width` and `depth` if None) on the base and the flow of `start`.
 
-    What `checkpoints` hold of it is gone on with, bit for bit.
+    Where `x` is a sample of more rows than memory holds, `stretch` gives as many of all of them as
+    asked for, from a place on, to train the energy. What `checkpoints` hold of it is gone on with,
+    bit for bit.
 
     Raises:
         TrainingFailed: nothing good was ever reached.
@@ -96,6 +100,15 @@ def fit_density(
     if energy is None:
         energy = MLPEnergy(x.shape[1], width=width, depth=depth, key=energy_key)
     rows = jnp.asarray(x)
+    taught: Float[Array, "n d"] | Rows = rows
+    if stretch is not None:
+        of_a_step = schedule.batch_size
+
+        def of_chunk(step: int) -> Float[Array, "n d"]:
+            return jnp.asarray(stretch(step * of_a_step, schedule.chunk * of_a_step))
+
+        taught = of_chunk
+
     # A base fitted to the held-out rows too would flatter them: its honest mean is in `start`.
     flattered = float(start.base.log_prob(jnp.asarray(held_out)).mean()) - start.base_log_likelihood
 
@@ -109,7 +122,7 @@ def fit_density(
         start.base,
         source,
         start.flow,
-        rows,
+        taught,
         jnp.asarray(held_out),
         schedule,
         on_report=None if on_report is None else lambda report: on_report(honest(report)),
@@ -136,8 +149,10 @@ def fit_density(
             on_report({"stage": "polish", "gain": record["gain"], "damping": damping})
 
     def settled() -> tuple[BalancedState, dict[str, Any]]:
+        # Of the shape of those that the chunk was compiled for; they teach nothing any more.
+        shown = taught(0) if callable(taught) else taught
         found = settle(
-            settle_key, trained, start.base, source, rows, schedule, chunks=SETTLE_CHUNKS
+            settle_key, trained, start.base, source, shown, schedule, chunks=SETTLE_CHUNKS
         )
         return found.source, {"acceptance_rate": found.acceptance_rate}
 

@@ -11,11 +11,11 @@ from tiltflow.data.errors import InputError
 
 
 def identify(
-    parameters: dict[str, Any], columns: list[str], *arrays: np.ndarray | None
+    parameters: dict[str, Any], columns: list[str], *arrays: np.ndarray | str | None
 ) -> dict[str, Any]:
     """What decides the bits of a fit, as JSON: the arguments, the data, and what computes.
 
-    `arrays` are the data, by their digest.
+    `arrays` are the data, by their digest, or the digest of data that is not held in memory.
 
     Raises:
         InputError: `parameters["random_state"]` is no whole number, so that nobody could go on.
@@ -28,6 +28,9 @@ def identify(
         )
     data = hashlib.sha256()
     for array in arrays:
+        if isinstance(array, str):
+            data.update(array.encode())
+            continue
         data.update(repr(None if array is None else (array.shape, array.dtype.str)).encode())
         data.update(b"" if array is None else np.ascontiguousarray(array).data)
     return {

@@ -32,6 +32,9 @@ from tiltflow.training.steps import copy_arrays, moving_average
 
 OnReport = Callable[[dict[str, Any]], None]
 
+Rows = Callable[[int], Float[Array, "n d"]]
+"""The rows that the batches of a chunk are drawn from, given the chunk's first step."""
+
 MOST_EARLIER = 6
 """Copies of the energy from earlier in training, by which chains may cross (`sampling/ladder.py`):
 from the start, and from after 1, 2, 4, 8 ... chunks."""
@@ -120,7 +123,7 @@ def train_energy(
     base: AbstractDistribution,
     source: Source | Objective,
     flow: AbstractDistribution | None,
-    x: Float[Array, "n d"],
+    x: Float[Array, "n d"] | Rows,
     held_out: Float[Array, "m d"] | None,
     schedule: Schedule,
     *,
@@ -130,10 +133,10 @@ def train_energy(
 ) -> Trained:
     """Train `energy` on rows `x` by maximum likelihood with negatives from `source`.
 
-    With `held_out` rows and a flow, the best averaged energy on them is kept and training stops
-    after `patience` reports without a gain. `watch` adds figures of its own to each report, from
-    the averaged energy and the source's state. What `stage` has saved is gone on with; its reports
-    are given once more.
+    Rows that are not all in memory are given chunk by chunk, always as many. With `held_out` rows
+    and a flow, the best averaged energy on them is kept and training stops after `patience`
+    reports without a gain. `watch` adds figures of its own to each report, from the averaged energy
+    and the source's state. What `stage` has saved is gone on with; its reports are given once more.
 
     Raises:
         TrainingFailed: it ran away from the very first state, again and again.
@@ -162,13 +165,14 @@ def train_energy(
         stage.offer(carried)
         rates = _rates(step, schedule) * rate_scale
         chunk_key = jax.random.fold_in(run_key, step + 1_000_003 * rollbacks)
-        fixed = Fixed(source, base, energy_static, flow_static, of_a_chunk(schedule), x)
+        rows = x(step) if callable(x) else x
+        fixed = Fixed(source, base, energy_static, flow_static, of_a_chunk(schedule), rows)
         started = time.perf_counter()
         state, trace = run_chunk((fixed, rates, rates, chunk_key), state)
         trace = {name: np.asarray(values) for name, values in trace.items()}
         seconds = time.perf_counter() - started
 
-        runaway = find_runaway(trace, step, x.shape[1])
+        runaway = find_runaway(trace, step, rows.shape[1])
         if runaway is not None:
             rollbacks += 1
             rate_scale *= 0.5
