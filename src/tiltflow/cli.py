@@ -86,15 +86,25 @@ class Fit:
             self._fit(stop)
 
     def _fit(self, stop: Any) -> None:
+        from tiltflow.data.scanning import scan
         from tiltflow.data.schema import find_schema
-        from tiltflow.data.tables import as_frame, read_features
+        from tiltflow.data.streams import Stream
+        from tiltflow.fit_rows import load_table
 
-        frame = as_frame(read_features(self.data, self.label_column)[0])
         arguments = asdict(self.model)
-        arguments["categorical_features"] = names_in(self.model.categorical_features)
-        schema, _ = find_schema(frame, arguments["categorical_features"], str(self.data))
+        categorical = arguments["categorical_features"] = names_in(self.model.categorical_features)
+        sizes = {name: arguments[name] for name in ("chains", "energy_width", "energy_depth")}
+        table = load_table(self.data, sizes, self.label_column)
+        if isinstance(table, Stream):
+            table = scan(table, categorical)
+            rows, columns, found = table.rows, table.stream.columns, table.levels
+            if not self.quiet:
+                _say(f"{self.data}: {rows} rows are too many to hold: they are read in batches")
+        else:
+            schema, _ = find_schema(table, categorical, str(self.data))
+            rows, columns, found = len(table), schema.columns, schema.levels
         if not self.quiet:
-            for name, levels in schema.levels.items():
+            for name, levels in found.items():
                 _say(f"{self.data}: column '{name}' is categorical: {', '.join(map(str, levels))}")
 
         from tiltflow.estimator import BalancedEBM
@@ -107,7 +117,7 @@ class Fit:
         ) as checkpoints:
             try:
                 with Progress(self.out, self.quiet, self.tensorboard) as reports:
-                    estimator.fit(frame, on_report=reports, checkpoints=checkpoints)
+                    estimator.fit(table, on_report=reports, checkpoints=checkpoints)
                     reports({"stage": "report"})
                     estimator.save(self.out)
                     estimator.report(self.out / "report.html")
@@ -117,7 +127,7 @@ class Fit:
                     f"{self.out}: cannot be written into ({error}); mend that, then go on by the "
                     "same command with --resume"
                 ) from error
-        _print_summary(estimator, len(frame), schema.columns, self.out)
+        _print_summary(estimator, rows, columns, self.out)
         if estimator.verdict_.status == "failed":
             raise RuntimeError(
                 f"{self.out}: the fit is not to be trusted: {' '.join(estimator.verdict_.reasons)}"
@@ -167,22 +177,27 @@ class Score:
 
         from tiltflow.data.matching import match_columns
         from tiltflow.data.schema import to_numbers
+        from tiltflow.data.streams import count_cells, open_stream
         from tiltflow.data.tables import as_frame, check_writable, read_columns, write_table
+        from tiltflow.memory import MOST_CELLS
 
         check_writable(self.out)
-        columns = read_columns(self.data)
+        stream = open_stream(self.data) if math.prod(count_cells(self.data)) > MOST_CELLS else None
+        columns = {} if stream else read_columns(self.data)
         if self.out.exists() and self.out.samefile(self.data):
             raise InputError(f"{self.out}: is the table to score; write the scores elsewhere")
         from tiltflow.estimator import load
 
         estimator = load(self.run_folder)
         names = [str(name) for name in estimator.feature_names_in_]
-        features, note = match_columns(columns, names, self.data)
+        given = stream.columns if stream else tuple(columns)
+        matched, note = match_columns(dict(zip(given, given)), names, self.data)
         if note and not self.quiet:
             print(f"tiltflow: {self.data}: {note}", file=sys.stderr)
-        # Checked here, so that what is wrong is told of the file.
-        points = as_frame(features)
-        to_numbers(estimator.schema_, points, str(self.data))
+        points = stream or as_frame({name: columns[it] for name, it in matched.items()})
+        if stream is None:
+            # Checked here, so that what is wrong is told of the file.
+            to_numbers(estimator.schema_, points, str(self.data))
         log_prob = np.asarray(estimator.score_samples(points), np.float64)
         write_table(self.out, {"log_prob": log_prob})
         mean, rows = log_prob.mean(), len(log_prob)

@@ -71,6 +71,8 @@ class Bench:
 
     name: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NAME]")] = None
     """Benchmark; all of them if not given, an unknown name lists the known ones."""
+    rows: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Rows of the table that `stream` makes; 10 million if not given."""
     seed: Seed = 0
     quiet: Quiet = False
 
@@ -78,4 +80,4 @@ class Bench:
         """Hand over to the benchmark."""
         from tiltflow.experiments import bench
 
-        bench(self.name, seed=self.seed, quiet=self.quiet)
+        bench(self.name, seed=self.seed, quiet=self.quiet, rows=self.rows)

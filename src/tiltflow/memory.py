@@ -17,7 +17,6 @@ import warnings
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.machine import find_machine
-from tiltflow.models.flows import SPLINE_MAX_DIMENSION
 
 MOST_CELLS = 20_000_000
 """Cells of the largest table that a fit holds as a whole; of a larger one it holds a sample."""
@@ -96,4 +95,6 @@ def _per_point(dimension: int, width: int, depth: int) -> int:
 
 def _of_transformer(dimension: int) -> int:
     """Parameters of a spline, or of an affine map, for each coordinate."""
+    from tiltflow.models.flows import SPLINE_MAX_DIMENSION  # heavy, and rarely needed
+
     return 25 if dimension <= SPLINE_MAX_DIMENSION else 2

@@ -62,10 +62,12 @@ def scan(stream: Stream, categorical: Sequence[str] | None) -> Scanned:
     ]
     rows = 0
     for batch in stream.batches():
-        cells = _of_one_kind(batch, stream.columns)
+        # Levels are of the kind that a whole table would have in one array.
+        kind = np.result_type(*(cells.dtype for cells in batch.values()))
         for column in found:
-            column.add(cells[column.name], rows)
-        rows += len(cells[stream.columns[0]])
+            cells = batch[column.name]
+            column.add(cells.astype(kind) if column.asked else cells, rows)
+        rows += len(batch[stream.columns[0]])
     levels = {}
     for column in found:
         if column.is_categorical():
@@ -89,8 +91,11 @@ def encoded(stream: Stream, levels: Levels) -> Iterator[Float[np.ndarray, "n d"]
     for batch in stream.batches():
         parts = []
         for name, cells in batch.items():
-            codes = encode(cells[:, None], [name], levels, stream.source, first_row)
-            parts.append(as_numbers(codes, [name], stream.source, first_row))
+            column, place = cells[:, None], (stream.source, first_row)
+            if name in levels:
+                parts.append(encode(column, [name], levels, *place).astype(np.float64))
+            else:
+                parts.append(as_numbers(column, [name], *place))
         first_row += len(parts[0])
         yield np.concatenate(parts, axis=1)
 
@@ -116,12 +121,6 @@ def numbers_in_batches(schema: Schema, stream: Stream) -> Iterator[Float[np.ndar
         if not any(each.count for each in bad.values()):
             yield rows
     _refuse_bad(bad, stream.source)
-
-
-def _of_one_kind(batch: Batch, columns: Sequence[str]) -> Batch:
-    """The columns of one kind of cell, as a whole table would have them in one array."""
-    kind = np.result_type(*(batch[name].dtype for name in columns))
-    return {name: batch[name].astype(kind, copy=False) for name in columns}
 
 
 @dataclass

@@ -14,7 +14,7 @@ from tiltflow.data.errors import InputError
 
 HERE = Path(__file__).parent
 
-ALONE = ("kills", "fuzz", "flowmc", "ffjord")
+ALONE = ("kills", "fuzz", "stream", "flowmc", "ffjord")
 """Benchmarks that a run of all leaves out: other packages, or ten minutes."""
 
 
@@ -45,15 +45,21 @@ def reproduce(
     run(seeds=seeds, seed=seed, quiet=quiet, out=out, **asked)
 
 
-def bench(name: str | None, *, seed: int, quiet: bool) -> None:
+def bench(name: str | None, *, seed: int, quiet: bool, rows: int | None = None) -> None:
     """Run the benchmark called `name`, or all that need no other package if None.
 
+    `rows` is the size of the table of those that make one.
+
     Raises:
-        InputError: the name is not known.
+        InputError: the name is not known, or `rows` is given and the benchmark has none.
     """
     known = find_functions(HERE, "bench")
     for each in [name] if name else [each for each in known if each not in ALONE]:
-        _import(each, known, "benchmark")(seed=seed, quiet=quiet)
+        run = _import(each, known, "benchmark")
+        asked = {} if rows is None else {"rows": rows}
+        if asked.keys() - inspect.signature(run).parameters.keys():
+            raise InputError(f"--rows: {each} makes no table of rows; leave the option out")
+        run(seed=seed, quiet=quiet, **asked)
 
 
 def find_functions(folder: Path, prefix: str) -> dict[str, tuple[str, str]]:

@@ -1,0 +1,124 @@
+"""Fits of tables that count as large: the bound on cells is lowered, and the sample with it."""
+
+import signal
+
+import numpy as np
+import polars
+import pytest
+
+import tiltflow.data.streams
+import tiltflow.fit_rows
+import tiltflow.memory
+from tiltflow import BalancedEBM
+from tiltflow.data.errors import InputError
+from tiltflow.estimator_files import describe
+from tiltflow.training.checkpoints import Checkpoints
+from tiltflow.training.stopping import Stopped, StopRequest
+
+OPTIONS = {
+    "preprocessing": "standardise",
+    "base": "gaussian",
+    "chains": 64,
+    "energy_width": 16,
+    "energy_depth": 1,
+    "local_steps": 2,
+    "random_state": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _everything_is_large(monkeypatch):
+    monkeypatch.setattr(tiltflow.memory, "MOST_CELLS", 1000)
+    monkeypatch.setattr(tiltflow.memory, "SAMPLE_ROWS", 800)
+    monkeypatch.setattr(tiltflow.fit_rows, "SAMPLE_ROWS", 800)
+    monkeypatch.setattr(tiltflow.fit_rows, "HELD_OUT_ROWS", 400)
+    monkeypatch.setattr(tiltflow.data.streams, "BATCH_ROWS", 700)
+
+
+def two_modes(n, seed=0):
+    """One column with modes of .25 and .75, and one of levels that says which, mostly."""
+    generator = np.random.default_rng(seed)
+    right = generator.random(n) < 0.25
+    told = np.where(generator.random(n) < 0.1, ~right, right)
+    x = generator.normal(np.where(right, 4.0, 0.0), 0.7)
+    return polars.DataFrame({"x": x, "kind": np.where(told, "far", "near")})
+
+
+def true_log_density(frame):
+    x, far = frame["x"].to_numpy(), (frame["kind"] == "far").to_numpy()
+
+    def normal(mean):
+        return -0.5 * ((x - mean) / 0.7) ** 2 - np.log(0.7 * np.sqrt(2 * np.pi))
+
+    return np.logaddexp(
+        np.log(np.where(far, 0.9, 0.1) * 0.25) + normal(4.0),
+        np.log(np.where(far, 0.1, 0.9) * 0.75) + normal(0.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    frame = two_modes(6000)
+    path = tmp_path_factory.mktemp("large") / "table.parquet"
+    frame.write_parquet(path)
+    return frame, path
+
+
+def fit(X, run, resume=False, stage=None):
+    stop, reports = StopRequest(), []
+
+    def on_report(report):
+        reports.append(report)
+        if report["stage"] == stage:
+            stop.number = signal.SIGTERM
+
+    estimator = BalancedEBM(**OPTIONS, max_steps=300)
+    with Checkpoints(run, seconds=1000, resume=resume, stop=stop) as checkpoints:
+        return estimator.fit(X, on_report=on_report, checkpoints=checkpoints)
+
+
+def content(estimator):
+    config, arrays = describe(estimator)
+    for report in config["metrics"]:
+        report.pop("steps_per_second", None)
+    return config, {name: array.tobytes() for name, array in arrays.items()}
+
+
+def test_a_large_table_is_learnt_and_gone_on_with(table, tmp_path, monkeypatch):
+    frame, path = table
+    whole = fit(path, tmp_path / "whole")
+    assert whole.schema_.levels == {"kind": ("near", "far")}
+    test = two_modes(4000, seed=1)
+    short = float((true_log_density(test) - whole.score_samples(test)).mean())
+    assert -0.01 < short < 0.03
+    # 1500 rows are all that is looked at but for the energy, and 400 of them are held out.
+    assert len(whole._kept_rows) == 1200
+    for resume, stage in enumerate(("proposal", "energy", "polish")):
+        with pytest.raises(Stopped):
+            fit(path, tmp_path / "parts", resume > 0, stage)
+    # A frame is the same table as the file.
+    assert content(fit(frame, tmp_path / "parts", True)) == content(whole)
+    left = sorted(each.name for each in (tmp_path / "parts" / "checkpoints").iterdir())
+    assert "lock" in left and all(name[0].isdigit() for name in left if name != "lock")
+    with (
+        pytest.raises(InputError, match=r"was begun otherwise .the data"),
+        Checkpoints(tmp_path / "parts", resume=True) as checkpoints,
+    ):
+        BalancedEBM(**OPTIONS, max_steps=300).fit(frame.reverse(), checkpoints=checkpoints)
+    # Scores in batches are those of the whole, for files too.
+    scores = whole.score_samples(path)
+    np.testing.assert_array_equal(whole.score_samples(frame.lazy()), scores)
+    monkeypatch.setattr(tiltflow.memory, "MOST_CELLS", 1_000_000)
+    np.testing.assert_allclose(whole.score_samples(path), scores, rtol=1e-5, atol=1e-5)
+
+
+def test_arrays_are_kept_in_the_systems_folder_and_weights_need_them_whole(monkeypatch):
+    X = two_modes(2000)["x"].to_numpy()[:, None]
+    options = {**OPTIONS, "max_steps": 100}
+    sample = BalancedEBM(**options).fit(X)
+    assert sample._kept_rows.shape == (1100, 1)
+    assert np.isin(sample._kept_rows, X).all()
+    weighed = BalancedEBM(**options).fit(X, sample_weight=np.ones(len(X)))
+    assert len(weighed._kept_rows) == 2000
+    with pytest.raises(InputError, match="row 7, column 'x0' is nan"):
+        BalancedEBM(**options).fit(np.where(np.arange(2000)[:, None] == 6, np.nan, X))
