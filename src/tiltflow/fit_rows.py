@@ -24,7 +24,7 @@ from tiltflow.data.shuffled import ShuffledRows, shuffle
 from tiltflow.data.streams import Stream, count_cells, open_stream, stream_of
 from tiltflow.data.tables import as_frame, read_features
 from tiltflow.data.weighting import check_weights, effective_rows, split_rows
-from tiltflow.memory import SAMPLE_ROWS, check_memory, streams_rows
+from tiltflow.memory import CHUNK_ROWS, MOST_CELLS, SAMPLE_ROWS, check_memory, streams_rows
 
 HELD_OUT_ROWS = 50_000
 """Most rows of a large table that are held out."""
@@ -97,7 +97,8 @@ def take_rows(
     if sample_weight is not None:
         raise InputError("sample_weight: rows that are streamed have no weights; give an array")
     columns = X.stream.columns
-    check_memory(SAMPLE_ROWS + HELD_OUT_ROWS, len(columns), **sizes)
+    held = _most(SAMPLE_ROWS, len(columns)) + _most(HELD_OUT_ROWS, len(columns)) + CHUNK_ROWS
+    check_memory(held, len(columns), **sizes)
     begin(X.levels, columns, X.digest)
     rows = stack.enter_context(
         shuffle(generator, encoded(X.stream, X.levels), X.rows, len(columns), folder())
@@ -134,8 +135,8 @@ def _streamed(
     held_out_share: float,
     seed: int,
 ) -> FitRows:
-    first = min(HELD_OUT_ROWS, max(1, round(held_out_share * rows.rows)))
-    sample = rows.read(0, min(rows.rows, first + SAMPLE_ROWS))
+    first = min(_most(HELD_OUT_ROWS, rows.width), max(1, round(held_out_share * rows.rows)))
+    sample = rows.read(0, min(rows.rows, first + _most(SAMPLE_ROWS, rows.width)))
     schema = describe_columns(sample, scanned.stream.columns, scanned.levels)
     warn_of_ties(sample, schema)
     held_out, training = np.split(dequantise(generator, sample, schema.quanta), [first])
@@ -152,3 +153,8 @@ def _streamed(
         return dequantise(noise, np.concatenate(parts), schema.quanta)
 
     return FitRows(schema, held_out, training, sample[:KEPT_ROWS], first, stretch)
+
+
+def _most(rows: int, width: int) -> int:
+    """So many rows, or fewer of a table so wide that their cells would be those of a large one."""
+    return min(rows, max(1000, MOST_CELLS // width))

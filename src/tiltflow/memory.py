@@ -26,6 +26,8 @@ LIBRARIES = 1_500_000_000
 """What a small fit takes: libraries, the compiler, its programs."""
 BATCH, DRAWS_AT_ONCE, DRAWS = 1024, 8192, 65_536
 COMPONENTS, FLOW_LAYERS, FLOW_WIDTH = 32, 6, 64
+CHUNK_ROWS = 100 * BATCH
+"""Rows of a large table that are read for one chunk of steps."""
 STATES = 20
 """Copies of an energy's parameters: optimiser, averages, gradients, earlier energies."""
 

@@ -54,9 +54,11 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
 
 
 def csv_batches(
-    path: Path, rows: int
+    path: Path, rows_of: Callable[[int], int]
 ) -> tuple[list[str], Callable[[], Iterator[dict[str, np.ndarray]]]]:
-    """The names of the columns, and a way through the file by so many `rows` at a time.
+    """The names of the columns, and a way through the file by so many rows as `rows_of` says.
+
+    It is given the number of columns.
 
     What is numbers and what is text is decided over all rows, which are read once for that; all is
     as in `read_csv`.
@@ -66,6 +68,7 @@ def csv_batches(
     with _damage_is_named(path):
         layout = _layout(path)
         kinds = {name: _Kind(True, True) for name in layout.names}
+        rows = rows_of(len(layout.names))
         short = False
         with _parsing_is_explained(path, layout):
             for frame in _text_batches(path, layout, rows, []):

@@ -24,7 +24,8 @@ from tiltflow.data.tables import (
     read_features,
 )
 
-BATCH_ROWS = 65_536
+BATCH_ROWS, BATCH_CELLS = 65_536, 4_000_000
+"""The most of a table that is in memory at once."""
 
 Batch = Mapping[str, np.ndarray]
 
@@ -42,6 +43,11 @@ class Stream(NamedTuple):
     levels: Levels
 
 
+def batch_rows(width: int) -> int:
+    """Rows of a batch of so many columns."""
+    return max(1, min(BATCH_ROWS, BATCH_CELLS // max(1, width)))
+
+
 def stream_of(X: Any, source: str = "X") -> Stream:
     """The rows of an array, or of a polars or pandas frame, lazy or not.
 
@@ -57,8 +63,9 @@ def stream_of(X: Any, source: str = "X") -> Stream:
     check_shape(values, columns, source)
 
     def batches() -> Iterator[Batch]:
-        for first in range(0, len(X), BATCH_ROWS):
-            yield _columns_of(rows[first : first + BATCH_ROWS], columns)
+        size = batch_rows(len(columns))
+        for first in range(0, len(X), size):
+            yield _columns_of(rows[first : first + size], columns)
 
     return Stream(tuple(columns), batches, source, levels_of_frame(X))
 
@@ -122,14 +129,14 @@ def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy fra
 
     def batches() -> Iterator[Batch]:
         with damage_is_named(Path(source), kind):
-            for frame in scan().collect_batches(chunk_size=BATCH_ROWS):
+            for frame in scan().collect_batches(chunk_size=batch_rows(len(names))):
                 yield frame_columns(frame, Path(source))
 
     return Stream(names, batches, source, {})
 
 
 def _open_csv(path: Path) -> Stream:
-    columns, batches = csv_batches(path, BATCH_ROWS)
+    columns, batches = csv_batches(path, batch_rows)
     return Stream(tuple(columns), batches, str(path), {})
 
 
@@ -168,8 +175,8 @@ def _open_npy(path: Path) -> Stream:
         return found
 
     def batches() -> Iterator[Batch]:
-        for first in range(0, rows, BATCH_ROWS):
-            count = min(BATCH_ROWS, rows - first)
+        for first in range(0, rows, batch_rows(width)):
+            count = min(batch_rows(width), rows - first)
             if row_step == 1:
                 parts = [read(j * column_step + first, count) for j in range(width)]
             else:
