@@ -11,10 +11,13 @@ import tiltflow.data.streams
 import tiltflow.fit_rows
 import tiltflow.memory
 from tiltflow.data.errors import InputError
+from tiltflow.data.scanning import scan
 from tiltflow.data.streams import Stream
-from tiltflow.fit_rows import load_table, take_rows
+from tiltflow.fit_rows import take_rows
+from tiltflow.loading import load_table
 
 SIZES = {"chains": 64, "energy_width": 16, "energy_depth": 1}
+PARAMETERS = {**SIZES, "categorical_features": None, "validation_fraction": 0.25}
 
 
 @pytest.fixture(autouse=True)
@@ -33,20 +36,11 @@ def table(rows):
 
 @pytest.fixture
 def take():
-    """`take_rows`, and what it began with."""
+    """`take_rows`, while its files are open."""
     with contextlib.ExitStack() as stack:
 
         def taken(X, weights=None, seed=0):
-            begun = []
-            settings = {
-                "categorical": None,
-                "held_out_share": 0.25,
-                "seed": seed,
-                "sizes": SIZES,
-                "begin": lambda *data: begun.extend(data),
-                "folder": lambda: None,
-            }
-            return take_rows(stack, X, weights, **settings), begun
+            return take_rows(stack, X, weights, PARAMETERS, seed, None)
 
         yield taken
 
@@ -57,8 +51,8 @@ def numbers_of(rows):
 
 
 def test_a_large_table_is_held_out_sampled_and_gone_through(take):
-    rows, (levels, columns, digest) = take(table(600))
-    assert (dict(levels), columns) == ({}, ("x0", "x1")) and len(digest) == 64
+    rows = take(table(600))
+    assert rows.schema.columns == ("x0", "x1")
     assert rows.schema.quanta.tolist() == [0, 1]
     assert rows.held_out.shape == (40, 2) and rows.independent == 40
     assert rows.training.shape == (100, 2) and rows.kept.shape == (140, 2)
@@ -75,22 +69,22 @@ def test_a_large_table_is_held_out_sampled_and_gone_through(take):
     np.testing.assert_array_equal(np.round(grid), [number % 5 for number in seen[:560]])
     assert not np.isin(rows.stretch(560, 560)[:, 1], grid).any()
     np.testing.assert_array_equal(rows.stretch(0, 560)[:, 1], grid)
-    others, _ = take(table(600), seed=1)
+    others = take(table(600), seed=1)
     assert numbers_of(others.held_out) != held_out
 
 
 def test_a_small_or_weighted_table_is_taken_whole(take):
     X = table(200)
-    rows, begun = take(X)
-    assert rows.stretch is None and begun[2] is not None
-    np.testing.assert_array_equal(begun[2], X)
-    assert (len(rows.held_out), len(rows.training)) == (50, 150)
+    rows = take(X)
+    assert rows.stretch is None
+    assert sorted(numbers_of(rows.held_out) + numbers_of(rows.training)) == list(range(200))
+    assert len(rows.held_out) == 50
     X = table(600)
-    rows, begun = take(X, np.ones(600))
-    assert rows.stretch is None and begun[3] is not None
+    rows = take(X, np.ones(600))
+    assert rows.stretch is None
     assert len(rows.held_out) + len(rows.training) == 8 * 600
     with pytest.raises(InputError, match="streamed have no weights"):
-        take(tiltflow.data.scanning.scan(load_table(X, SIZES), None), np.ones(600))
+        take(scan(load_table(X, SIZES), None), np.ones(600))
 
 
 def test_what_is_read_in_batches(tmp_path, monkeypatch):

@@ -89,12 +89,11 @@ class Fit:
         from tiltflow.data.scanning import scan
         from tiltflow.data.schema import find_schema
         from tiltflow.data.streams import Stream
-        from tiltflow.fit_rows import load_table
+        from tiltflow.loading import load_table, sizes_of
 
         arguments = asdict(self.model)
         categorical = arguments["categorical_features"] = names_in(self.model.categorical_features)
-        sizes = {name: arguments[name] for name in ("chains", "energy_width", "energy_depth")}
-        table = load_table(self.data, sizes, self.label_column)
+        table = load_table(self.data, sizes_of(arguments), self.label_column)
         if isinstance(table, Stream):
             table = scan(table, categorical)
             rows, columns, found = table.rows, table.stream.columns, table.levels

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from tiltflow.data.categories import Levels, decode
+from tiltflow.data.categories import decode
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import to_model_units, to_user_units
@@ -27,7 +27,12 @@ from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.witnesses import Witnesses
-from tiltflow.fit_rows import KEPT_ROWS, FitRows, load_table, take_rows
+from tiltflow.fit_rows import (
+    KEPT_ROWS,
+    FitRows,
+    stretch_in_model_units,
+    take_rows,
+)
 from tiltflow.frozen import (
     FrozenModel,
     bounds_of,
@@ -36,6 +41,7 @@ from tiltflow.frozen import (
     judge_fit,
     weigh_modes,
 )
+from tiltflow.loading import load_table, sizes_of
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.training.balanced import Balanced
@@ -48,7 +54,6 @@ from tiltflow.training.density import (
     default_schedule,
     fit_density,
 )
-from tiltflow.training.identity import identify
 from tiltflow.training.preprocess import choose_preprocessing
 from tiltflow.versions import installed_versions
 
@@ -154,17 +159,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         check_arguments(self)
         seed = self._seed()
         with contextlib.ExitStack() as stack:
-            rows = take_rows(
-                stack,
-                X,
-                sample_weight,
-                categorical=self.categorical_features,
-                held_out_share=self.validation_fraction,
-                seed=seed,
-                sizes=self._sizes(),
-                begin=self._begin_at(checkpoints),
-                folder=lambda: checkpoints.folder if checkpoints else None,
-            )
+            rows = take_rows(stack, X, sample_weight, self.get_params(), seed, checkpoints)
             self._fit(rows, seed, on_report, checkpoints)
         return self
 
@@ -213,7 +208,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             schedule=schedule,
             width=self.energy_width,
             depth=self.energy_depth,
-            stretch=self._in_model_units(rows.stretch),
+            stretch=stretch_in_model_units(rows, self._bijection),
             on_report=on_report,
             checkpoints=checkpoints,
         )
@@ -248,7 +243,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             NotFittedError: `fit` was not called; so do all methods below.
         """
         check_is_fitted(self)
-        X = load_table(X, self._sizes())
+        X = load_table(X, sizes_of(self.get_params()))
         if isinstance(X, Stream):
             return np.concatenate(
                 [self._log_prob(rows) for rows in numbers_in_batches(self.schema_, X)]
@@ -390,28 +385,6 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         config, arrays = describe(self)
         write_model(Path(path), config, arrays)
-
-    def _sizes(self) -> dict[str, int]:
-        names = ("chains", "energy_width", "energy_depth")
-        return {name: getattr(self, name) for name in names}
-
-    def _begin_at(self, checkpoints: Checkpoints | None) -> Callable[..., None]:
-        """What opens the checkpoints of a fit to the given levels, columns and data."""
-
-        def begin(levels: Levels, columns: Sequence[str], *data: np.ndarray | str | None) -> None:
-            if checkpoints:
-                named = {name: list(map(str, each)) for name, each in levels.items()}
-                given = {**self.get_params(), "levels": named}
-                checkpoints.begin(identify(given, list(columns), *data))
-
-        return begin
-
-    def _in_model_units(
-        self, stretch: Callable[[int, int], Float[np.ndarray, "_ d"]] | None
-    ) -> Callable[[int, int], Float[np.ndarray, "_ d"]] | None:
-        if stretch is None:
-            return None
-        return lambda first, count: to_model_units(self._bijection, stretch(first, count))[0]
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31))

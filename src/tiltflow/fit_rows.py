@@ -9,29 +9,32 @@ after the other.
 
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
+from flowjax.bijections import AbstractBijection
 from jaxtyping import Float
 
+from tiltflow.data.categories import Levels
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError
+from tiltflow.data.preprocessing import to_model_units
 from tiltflow.data.scanning import Scanned, encoded, scan
 from tiltflow.data.schema import Schema, describe_columns, find_schema, warn_of_ties
 from tiltflow.data.shuffled import ShuffledRows, shuffle
-from tiltflow.data.streams import Stream, count_cells, open_stream, stream_of
-from tiltflow.data.tables import as_frame, read_features
+from tiltflow.data.streams import Stream
 from tiltflow.data.weighting import check_weights, effective_rows, split_rows
-from tiltflow.memory import CHUNK_ROWS, MOST_CELLS, SAMPLE_ROWS, check_memory, streams_rows
+from tiltflow.loading import load_table, sizes_of
+from tiltflow.memory import CHUNK_ROWS, MOST_CELLS, SAMPLE_ROWS, check_memory
+from tiltflow.training.checkpoints import Checkpoints
+from tiltflow.training.identity import identify
 
 HELD_OUT_ROWS = 50_000
 """Most rows of a large table that are held out."""
 KEPT_ROWS = 2000
 
-Begin = Callable[..., None]
-"""Called with levels, columns and the data (arrays, or their digest) once they are checked."""
+Stretch = Callable[[int, int], Float[np.ndarray, "_ d"]]
+"""As many training rows of a large table as asked for, from a place on, ever round."""
 
 
 class FitRows(NamedTuple):
@@ -44,82 +47,72 @@ class FitRows(NamedTuple):
     """As they were given, for the report: 2000 at most."""
     independent: float
     """How many held-out rows of equal weight have the same error."""
-    stretch: Callable[[int, int], Float[np.ndarray, "_ d"]] | None
-    """Of a large table, as many training rows as asked for from a place on, ever round."""
-
-
-def load_table(
-    X: Any, sizes: dict[str, int], label_column: str | None = None, *, whole: bool = False
-) -> Any:
-    """X as a table in memory, or as a `Stream` where it is large and need not be `whole`.
-
-    X is an array, a list, a data frame, or the path of a file with an optional `label_column`.
-    """
-    if isinstance(X, str | Path):
-        if not whole and streams_rows(*count_cells(X), **sizes):
-            return open_stream(X, label_column)
-        return as_frame(read_features(X, label_column)[0])
-    if isinstance(X, pl.LazyFrame):
-        return X.collect() if whole else stream_of(X)
-    of_rows = isinstance(X, np.ndarray) or hasattr(X, "columns")
-    if of_rows and not whole and len(X.shape) == 2 and streams_rows(*X.shape, **sizes):
-        return stream_of(X)
-    return X
+    stretch: Stretch | None
+    """Of a large table; None of a small one, of which all training rows are here."""
 
 
 def take_rows(
     stack: contextlib.ExitStack,
     X: Any,
     sample_weight: Any,
-    *,
-    categorical: Sequence[str] | None,
-    held_out_share: float,
+    parameters: dict[str, Any],
     seed: int,
-    sizes: dict[str, int],
-    begin: Begin,
-    folder: Callable[[], Path | None],
+    checkpoints: Checkpoints | None,
 ) -> FitRows:
-    """The rows of a fit to X, a table, the path of one, or one that was scanned.
+    """The rows of a fit to X: a table, the path of one, a stream, or one that was scanned.
 
-    What lies on the disk does so until `stack` is closed, in `folder`, which is asked for after
-    `begin` was called.
+    `parameters` are the estimator's. `checkpoints` are begun once the rows are checked. What lies
+    on the disk does so until `stack` is closed: with the checkpoints, if there are any.
 
     Raises:
-        InputError: as `find_schema`, `check_weights`, `check_memory` and `shuffle`.
+        InputError: as `find_schema`, `check_weights`, `check_memory`, `shuffle` and `identify`.
     """
     generator = np.random.default_rng(seed)
+    categorical, sizes = parameters["categorical_features"], sizes_of(parameters)
+    held_out_share = parameters["validation_fraction"]
+
+    def begin(levels: Levels, columns: Sequence[str], *data: np.ndarray | str | None) -> None:
+        if checkpoints:
+            named = {name: list(map(str, each)) for name, each in levels.items()}
+            checkpoints.begin(identify({**parameters, "levels": named}, list(columns), *data))
+
     if not isinstance(X, Scanned):
         X = load_table(X, sizes, whole=sample_weight is not None)
     if isinstance(X, Stream):
         X = scan(X, categorical)
     if not isinstance(X, Scanned):
-        return _in_memory(generator, X, sample_weight, categorical, held_out_share, sizes, begin)
+        schema, rows = find_schema(X, categorical)
+        weights = None if sample_weight is None else check_weights(sample_weight, len(rows))
+        check_memory(*rows.shape, **sizes)
+        begin(schema.levels, schema.columns, rows, weights)
+        warn_of_ties(rows, schema)
+        return _all_rows(generator, schema, rows, weights, held_out_share)
     if sample_weight is not None:
         raise InputError("sample_weight: rows that are streamed have no weights; give an array")
     columns = X.stream.columns
     held = _most(SAMPLE_ROWS, len(columns)) + _most(HELD_OUT_ROWS, len(columns)) + CHUNK_ROWS
     check_memory(held, len(columns), **sizes)
     begin(X.levels, columns, X.digest)
-    rows = stack.enter_context(
-        shuffle(generator, encoded(X.stream, X.levels), X.rows, len(columns), folder())
-    )
-    return _streamed(generator, X, rows, held_out_share, seed)
+    folder = checkpoints.folder if checkpoints else None
+    on_disk = shuffle(generator, encoded(X.stream, X.levels), X.rows, len(columns), folder)
+    return _sampled_rows(generator, X, stack.enter_context(on_disk), held_out_share, seed)
 
 
-def _in_memory(
+def stretch_in_model_units(rows: FitRows, bijection: AbstractBijection) -> Stretch | None:
+    """The stretches of a large table as the energy is trained on them."""
+    stretch = rows.stretch
+    if stretch is None:
+        return None
+    return lambda first, count: to_model_units(bijection, stretch(first, count))[0]
+
+
+def _all_rows(
     generator: np.random.Generator,
-    X: Any,
-    sample_weight: Any,
-    categorical: Sequence[str] | None,
+    schema: Schema,
+    rows: Float[np.ndarray, "n d"],
+    weights: Float[np.ndarray, " n"] | None,
     held_out_share: float,
-    sizes: dict[str, int],
-    begin: Begin,
 ) -> FitRows:
-    schema, rows = find_schema(X, categorical)
-    weights = None if sample_weight is None else check_weights(sample_weight, len(rows))
-    check_memory(*rows.shape, **sizes)
-    begin(schema.levels, schema.columns, rows, weights)
-    warn_of_ties(rows, schema)
     of_held_out, of_training = split_rows(generator, len(rows), held_out_share, weights)
     order = np.concatenate([of_held_out, of_training])
     spread = dequantise(generator, rows[order], schema.quanta)
@@ -128,7 +121,7 @@ def _in_memory(
     return FitRows(schema, held_out, training, kept, effective_rows(of_held_out), None)
 
 
-def _streamed(
+def _sampled_rows(
     generator: np.random.Generator,
     scanned: Scanned,
     rows: ShuffledRows,

@@ -9,8 +9,9 @@ those without:
     energy  20 * 4 (d w + (l - 1) w^2)                       its copies in training
             + 4 * 4 * 65 536 w + 4 q * 8192                  draws of `polish`, and of the flow
 
-The factors are from above; docs/safe_stops.md has them beside what compiled steps take. Memory of
-accelerators is not looked at.
+Of a large table, n is the sample and the rows of a chunk. The factors are from above;
+docs/safe_stops.md has them beside what compiled steps take. Memory of accelerators is not looked
+at.
 """
 
 import warnings
@@ -85,7 +86,7 @@ def check_memory(
     warnings.warn(
         f"{message}{machine.available / 1e9:.1f} GB are free; if it is killed, {advice}",
         RuntimeWarning,
-        stacklevel=5,
+        stacklevel=4,
     )
 
 

@@ -68,7 +68,7 @@ def warn_of_ties(rows: Float[np.ndarray, "n d"], schema: Schema) -> None:
                 f"X: column '{name}': {share:.0%} of the rows repeat a value, and on no grid; "
                 "a density narrows onto repeated values without bound, so do not compare its "
                 "likelihoods; drop the column, or add noise of the size of its resolution",
-                stacklevel=5,
+                stacklevel=4,
             )
 
 
