@@ -94,7 +94,6 @@ def test_the_blocks_of_the_start_run(started):
     assert {"config.json", "model.safetensors"} <= {
         path.name for path in (started / "run").iterdir()
     }
-    assert (started / "report.html").exists()
 
 
 @pytest.mark.parametrize("page", [page for page in WITH_PYTHON if page != START])
