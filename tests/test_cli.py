@@ -393,10 +393,10 @@ def test_experiments_get_their_options(monkeypatch, capsys, tmp_path):
     def reproduce(name, seeds, seed, quiet, out, methods, quick):
         calls.append((name, seeds, seed, quiet, out, methods, quick))
 
-    def bench(name, seed, quiet):
+    def bench(name, seed, quiet, rows):
         if name == "unknown":
             raise InputError("bench: 'unknown' is not known; use one of step, flow")
-        calls.append((name, seed, quiet))
+        calls.append((name, seed, quiet, rows))
 
     def run_demo(out, seed, quiet, quick):
         calls.append((out, seed, quiet, quick))
@@ -410,13 +410,13 @@ def test_experiments_get_their_options(monkeypatch, capsys, tmp_path):
     assert main(["reproduce", "rings", "--seeds", "3", "--quiet"]) == 0
     assert main(["reproduce", "rings", "--methods", "pcd, flow", "--quick"]) == 0
     assert main(["bench"]) == 0
-    assert main(["bench", "step"]) == 0
+    assert main(["bench", "stream", "--rows", "5000"]) == 0
     assert calls == [
         (Path("demo"), 2, False, True),
         ("rings", 3, 0, True, Path("reproduce/rings"), None, False),
         ("rings", 1, 0, False, Path("reproduce/rings"), ("pcd", "flow"), True),
-        (None, 0, False),
-        ("step", 0, False),
+        (None, 0, False, None),
+        ("stream", 0, False, 5000),
     ]
     check_refusal(capsys, ["bench", "unknown"], "step, flow")
     check_refusal(capsys, ["reproduce", "rings", "--seeds", "0"], "--seeds")
