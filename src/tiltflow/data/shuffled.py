@@ -18,7 +18,7 @@ from jaxtyping import Float
 from tiltflow.data.errors import InputError
 
 HEAP_BYTES = 64_000_000
-MOST_HEAPS = 256
+MOST_HEAPS = 128
 
 
 class ShuffledRows(NamedTuple):
