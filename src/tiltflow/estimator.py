@@ -44,6 +44,7 @@ from tiltflow.frozen import (
 from tiltflow.loading import load_table, sizes_of
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
+from tiltflow.sampling.program_room import make_room_for_programs
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import choose_base
 from tiltflow.training.checkpoints import Checkpoints, stage_of
@@ -157,6 +158,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
             TrainingFailed: training ran away from its first state, again and again.
         """
         check_arguments(self)
+        make_room_for_programs()
         seed = self._seed()
         with contextlib.ExitStack() as stack:
             rows = take_rows(stack, X, sample_weight, self.get_params(), seed, checkpoints)

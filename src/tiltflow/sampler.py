@@ -26,6 +26,7 @@ from tiltflow.evaluation.witnesses import call_witnesses, label_weights
 from tiltflow.sampling.chains import LogDensity
 from tiltflow.sampling.coordinates import Rescaled
 from tiltflow.sampling.independent import check_proposal_is_deterministic
+from tiltflow.sampling.program_room import make_room_for_programs
 from tiltflow.sampling.sweep import FrozenKernel
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
 from tiltflow.training.ahead import CompileAhead
@@ -153,6 +154,7 @@ def sample(
         InputError: a ValueError that names the argument, before any long work.
     """
     position = check_arguments(log_density, initial_positions, key, num_samples, flow)
+    make_room_for_programs()
     warm_key, run_key, pick_key, bounds_key = (jax.random.fold_in(key, part) for part in range(4))
     settings = settings or WarmUpSettings()
     sweeps = max(FEWEST_SWEEPS, -(-num_samples // len(position)))

@@ -5,6 +5,8 @@ import json
 import math
 from dataclasses import dataclass, replace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from tiltflow.experiments.cells import (
@@ -16,6 +18,7 @@ from tiltflow.experiments.cells import (
     read_cells,
     run_cells,
 )
+from tiltflow.sampling import program_room
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,23 @@ def test_a_rerun_runs_nothing_and_gives_the_same(tmp_path, capsys):
     assert "all of them kept" in capsys.readouterr().out
     for text in (tmp_path / FILE).read_text().splitlines():
         json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_every_cell_finds_room_for_its_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(program_room, "SHARE", 0.0)
+    compiled = []
+
+    @jax.jit
+    def add_one(x):
+        compiled.append(True)
+        return x + 1
+
+    def run(cell, lines):
+        return {"sum": float(add_one(jnp.ones(3)).sum())}
+
+    cells = [replace(cell, run=run) for cell in make_cells([])]
+    run_cells(cells, tmp_path, quiet=True)
+    assert len(compiled) == len(cells)
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path):

@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tiltflow.report.files import append_json_lines, json_lines, keep_lines
+from tiltflow.sampling.program_room import make_room_for_programs
 
 FILE = "cells.jsonl"
 ABOUT = ("experiment", "case", "method", "setting", "seed", "budget")
@@ -66,6 +67,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, quiet: bool) -> list[Line]:
         about = cell.about
         line = find_line(kept, about)
         if line is None:
+            make_room_for_programs()
             started = time.perf_counter()
             figures = cell.run(cell, lines)
             line = about | {"cell_seconds": time.perf_counter() - started, "figures": figures}
