@@ -11,6 +11,7 @@ import tiltflow.data.streams
 import tiltflow.fit_rows
 import tiltflow.memory
 from tiltflow.data.errors import InputError
+from tiltflow.data.machine import Machine
 from tiltflow.data.scanning import scan
 from tiltflow.data.streams import Stream
 from tiltflow.fit_rows import take_rows
@@ -102,5 +103,5 @@ def test_what_is_read_in_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(tiltflow.memory, "MOST_CELLS", 10_000)
     assert load_table(X, SIZES) is X
     monkeypatch.setattr(tiltflow.memory, "SAMPLE_ROWS", 100)
-    monkeypatch.setattr(tiltflow.memory, "find_machine", lambda: tiltflow.memory.Machine(1, 1))
+    monkeypatch.setattr(tiltflow.memory, "find_machine", lambda: Machine(1, 1))
     assert isinstance(load_table(X, SIZES), Stream)

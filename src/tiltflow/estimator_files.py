@@ -22,7 +22,7 @@ from tiltflow.training.preprocess import steps_template
 def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The configuration and the arrays of a fitted estimator."""
     frozen: FrozenModel = estimator._frozen
-    base, flow = frozen.model.base, frozen.flow
+    base, flow, verdict = frozen.model.base, frozen.flow, estimator.verdict_
     config = {
         "parameters": {**estimator.get_params(), "random_state": None},
         "columns": list(estimator.schema_.columns),
@@ -36,7 +36,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "ladder": frozen.climbs,
         "stopped": estimator.stopped_,
         "versions": estimator.versions_,
-        "verdict": estimator.verdict_._asdict(),
+        "verdict": {**verdict._asdict(), "reasons": list(verdict.reasons)},
         **{name: getattr(estimator, f"{name}_") for name in FIGURES},
         "offset": estimator.offset_,
         "metrics": estimator.metrics_,
