@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiltflow.data.dequantisation import dequantise, find_quanta, requantise, share_of_ties
+from tiltflow.data.dequantisation import (
+    dequantise,
+    find_quanta,
+    most_frequent,
+    requantise,
+    share_of_ties,
+)
 
 NORMAL = np.random.default_rng(0).normal(size=2000)
 
@@ -90,3 +96,20 @@ def test_ties_are_counted_where_no_grid_explains_them():
     quanta = find_quanta(X)
     np.testing.assert_allclose(quanta, [0.0, 0.0, 0.1])
     np.testing.assert_allclose(share_of_ties(X, quanta), [0.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("values", "shares", "quantum"),
+    [
+        ([0, 1, 5], [50, 25, 25], 1),
+        ([1, 2, 4], [30, 30, 30], 1),
+        ([1, 2, 4, 6], [10, 40, 30, 20], 1),
+        ([0, 10, 25], [30, 30, 40], 5),
+        ([0, 1, 3, 5], [60, 10, 20, 10], 1),
+    ],
+)
+def test_the_most_frequent_value_is_on_the_grid_too(values, shares, quantum):
+    X = np.repeat(np.array(values, float), shares)[:, None]
+    quanta = find_quanta(X)
+    assert quanta == [quantum]
+    np.testing.assert_array_equal(requantise(X, quanta, most_frequent(X)), X)

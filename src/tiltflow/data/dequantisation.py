@@ -23,10 +23,10 @@ def find_quanta(X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " d"]:
     """The grid step of every column that is quantised, and 0 for every other.
 
     A column is quantised if at least 5 % of its rows repeat another row's value, 99 % of its rows
-    (the most frequent value set aside) lie within 5 % of a step from the points of a grid, and at
-    least a tenth of the gaps between neighbouring values are ten steps or less. The last condition
-    tells a grid from a continuous column in which whole rows repeat: any table printed to nine
-    digits is a grid of 1e-9. The largest such step is taken.
+    (and of those without its most frequent value) lie within 5 % of a step from the points of a
+    grid, and at least a tenth of the gaps between neighbouring values are ten steps or less. The
+    last condition tells a grid from a continuous column in which whole rows repeat: any table
+    printed to nine digits is a grid of 1e-9. The largest such step is taken.
 
     Args:
         X: (n, d), finite.
@@ -103,15 +103,18 @@ def _find_quantum(column: Float[np.ndarray, " n"]) -> float:
     gaps = gaps[gaps > 1e-9 * np.abs(values).max()]
     if len(gaps) == 0:
         return 0.0
-    counts = np.where(np.arange(len(counts)) == counts.argmax(), 0, counts)
+    others = np.where(np.arange(len(counts)) == counts.argmax(), 0, counts)
     # The step divides most gaps: some common gap is a small multiple of it.
     common = np.unique(np.quantile(gaps, [0.0, 0.05, 0.1, 0.25, 0.5, 0.75], method="nearest"))
     candidates = np.unique(common[:, None] / np.arange(1, 21))[::-1]
     for candidate in candidates:
-        quantum, share = _fit_grid(values, counts, _refine(gaps, candidate))
+        refined = _refine(gaps, candidate)
+        quantum, share = _fit_grid(values, others, refined)
         if (gaps <= 10.5 * quantum).mean() < 0.1:
             return 0.0
-        if share >= 0.99:
+        # Both: zeros alone, if there are enough, are on any grid; and the most frequent value off
+        # the grid of all others would come back as its neighbour.
+        if share >= 0.99 and _fit_grid(values, counts, refined)[1] >= 0.99:
             # Most grids are decimal: 0.1, not 0.1000000000000032.
             short = float(f"{quantum:.2g}")
             return short if abs(short - quantum) < 1e-6 * quantum else quantum
