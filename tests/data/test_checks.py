@@ -1,5 +1,7 @@
 """Every bad table is refused by one line that names source, place and remedy."""
 
+import datetime
+
 import numpy as np
 import pandas
 import polars
@@ -94,3 +96,24 @@ def test_arrays_and_lists_get_names():
     assert array.shape == (2, 2) and names == ["x0", "x1"]
     with pytest.raises(InputError, match="rows have different lengths"):
         as_table([[1, 2], [3]])
+
+
+DAYS = [datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 2, 12)]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        polars.DataFrame({"a": [1.0, 2.0], "when": DAYS}),
+        polars.DataFrame({"a": [1.0, 2.0], "when": [day.date() for day in DAYS]}),
+        polars.DataFrame({"a": [1.0, 2.0], "when": [day.time() for day in DAYS]}),
+        polars.DataFrame({"a": [1.0, 2.0], "when": [DAYS[1] - day for day in DAYS]}),
+        pandas.DataFrame({"a": [1.0, 2.0], "when": DAYS}),
+        pandas.DataFrame({"a": [1.0, 2.0], "when": pandas.to_datetime(DAYS, utc=True)}),
+        np.array(DAYS, "datetime64[s]")[:, None],
+    ],
+)
+def test_dates_are_refused_with_advice(table):
+    with pytest.raises(InputError, match=r"dates or times .* days since a first day") as refused:
+        as_table(table)
+    assert hasattr(table, "dtype") or "column 'when'" in str(refused.value)

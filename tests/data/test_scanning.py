@@ -178,3 +178,11 @@ def test_rows_to_score_come_in_batches():
             list(numbers_in_batches(schema, stream_of(other)))
         if "features" not in str(whole.value):
             assert str(found.value) == str(whole.value)
+
+
+def test_dates_are_refused_in_batches_too():
+    days = polars.Series("when", [0, 1, 2]).cast(polars.Date)
+    X = polars.DataFrame({"a": [1.0, 2.0, 3.0]}).with_columns(days)
+    for table in (X, X.lazy()):
+        with pytest.raises(InputError, match=r"'when' holds dates .*days since a first day"):
+            scan(stream_of(table), None)

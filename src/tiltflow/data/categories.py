@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from tiltflow.data.checks import is_number
+from tiltflow.data.checks import OF_DATES, is_number
 from tiltflow.data.errors import InputError
 
 LEAST_ROWS_PER_LEVEL = 10
@@ -195,10 +195,7 @@ def mostly_words(
 def _refuse_free_text(counts: Counter[Any], name: str, source: str) -> None:
     found, rows = list(counts), counts.total()
     if all(_is_date(level) for level in found[:10]):
-        raise InputError(
-            f"{source}: column '{name}' holds dates ({found[0]!r}); turn them into numbers, such "
-            "as days since a first day, hours of the day, or months, or drop the column"
-        )
+        raise InputError(f"{source}: column '{name}' holds dates ({found[0]!r}); {OF_DATES}")
     if len(found) > MOST_LEVELS or rows < LEAST_ROWS_PER_LEVEL * len(found):
         raise InputError(
             f"{source}: column '{name}' holds text of {len(found)} levels in {rows} rows "

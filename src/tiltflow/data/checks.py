@@ -10,6 +10,13 @@ from scipy.sparse import issparse
 
 from tiltflow.data.errors import InputError
 
+DATES = "mM"
+"""The kinds of NumPy's types of dates and of spans of time."""
+OF_DATES = (
+    "turn them into numbers, such as days since a first day, hours of the day, or months, or drop "
+    "the column"
+)
+
 
 def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
     """The array and the column names of an array or of a polars or pandas data frame.
@@ -17,7 +24,8 @@ def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
     Columns of plain arrays are called x0, x1, ... The array is as found: unchecked, of any dtype.
 
     Raises:
-        InputError: the rows have different lengths, or the matrix is sparse.
+        InputError: the rows have different lengths, columns hold dates or times, or the matrix is
+            sparse.
     """
     if issparse(X):
         raise InputError(
@@ -25,6 +33,7 @@ def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
             "few columns"
         )
     if hasattr(X, "columns") and hasattr(X, "to_numpy"):
+        _refuse_dates(X)
         return X.to_numpy(), [str(name) for name in X.columns]
     try:
         array = np.asarray(X)
@@ -32,7 +41,18 @@ def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
         raise InputError(
             "the table: its rows have different lengths; give every row the same number of cells"
         ) from None
+    if array.dtype.kind in DATES:
+        raise InputError(f"X holds dates or times ({array.dtype}); {OF_DATES}")
     return array, [f"x{j}" for j in range(array.shape[1] if array.ndim == 2 else 0)]
+
+
+def _refuse_dates(frame: Any) -> None:
+    """Frames know the types of their columns, which their arrays may not: days become numbers."""
+    dtypes = frame.schema if hasattr(frame, "schema") else frame.dtypes
+    for name, dtype in dtypes.items():
+        of_polars = getattr(dtype, "is_temporal", None)
+        if of_polars() if of_polars is not None else getattr(dtype, "kind", "") in DATES:
+            raise InputError(f"X: column '{name}' holds dates or times ({dtype}); {OF_DATES}")
 
 
 def check_table(
