@@ -110,6 +110,7 @@ DAYS = [datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 2, 12)]
         polars.DataFrame({"a": [1.0, 2.0], "when": [DAYS[1] - day for day in DAYS]}),
         pandas.DataFrame({"a": [1.0, 2.0], "when": DAYS}),
         pandas.DataFrame({"a": [1.0, 2.0], "when": pandas.to_datetime(DAYS, utc=True)}),
+        pandas.DataFrame({"schema": [1.0, 2.0], "when": DAYS}),
         np.array(DAYS, "datetime64[s]")[:, None],
     ],
 )

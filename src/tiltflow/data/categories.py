@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from tiltflow.data.checks import OF_DATES, is_number
+from tiltflow.data.checks import OF_DATES, dtypes_of, is_number
 from tiltflow.data.errors import InputError
 
 LEAST_ROWS_PER_LEVEL = 10
@@ -27,7 +27,7 @@ Levels = Mapping[str, tuple[Any, ...]]
 def levels_of_frame(X: Any) -> dict[str, tuple[Any, ...]]:
     """The levels that a polars or pandas frame itself declares, in its order."""
     levels = {}
-    for name, dtype in _dtypes(X).items():
+    for name, dtype in dtypes_of(X).items():
         declared = getattr(dtype, "categories", None)
         if declared is not None and type(dtype).__name__ in ("Enum", "CategoricalDtype"):
             levels[str(name)] = tuple(declared)
@@ -212,12 +212,3 @@ def _is_date(level: Any) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _dtypes(X: Any) -> Mapping[Any, Any]:
-    """The dtype of each column of a data frame; nothing for other things."""
-    if hasattr(X, "schema") and hasattr(X, "to_numpy"):
-        return X.schema
-    if hasattr(X, "dtypes") and hasattr(X.dtypes, "items"):
-        return dict(X.dtypes.items())
-    return {}

@@ -1,7 +1,7 @@
 """Checks of a table before anything is fitted to it; every refusal is one `InputError` line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,10 +46,17 @@ def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
     return array, [f"x{j}" for j in range(array.shape[1] if array.ndim == 2 else 0)]
 
 
+def dtypes_of(X: Any) -> Mapping[Any, Any]:
+    """The dtype of each column of a data frame; nothing for other things."""
+    # First pandas, whose columns are attributes too: one may be called schema.
+    if hasattr(X, "dtypes") and hasattr(X.dtypes, "items"):
+        return dict(X.dtypes.items())
+    return X.schema if hasattr(X, "schema") and hasattr(X, "to_numpy") else {}
+
+
 def _refuse_dates(frame: Any) -> None:
     """Frames know the types of their columns, which their arrays may not: days become numbers."""
-    dtypes = frame.schema if hasattr(frame, "schema") else frame.dtypes
-    for name, dtype in dtypes.items():
+    for name, dtype in dtypes_of(frame).items():
         of_polars = getattr(dtype, "is_temporal", None)
         if of_polars() if of_polars is not None else getattr(dtype, "kind", "") in DATES:
             raise InputError(f"X: column '{name}' holds dates or times ({dtype}); {OF_DATES}")

@@ -23,8 +23,6 @@ from tiltflow.data.categories import (
     order_levels,
 )
 from tiltflow.data.checks import (
-    DATES,
-    OF_DATES,
     as_numbers,
     check_count,
     is_number,
@@ -64,11 +62,6 @@ def scan(stream: Stream, categorical: Sequence[str] | None) -> Scanned:
     ]
     rows = 0
     for batch in stream.batches():
-        for name, cells in batch.items():
-            if cells.dtype.kind in DATES:
-                raise InputError(
-                    f"{stream.source}: column '{name}' holds dates or times; {OF_DATES}"
-                )
         # Levels are of the kind that a whole table would have in one array.
         kind = np.result_type(*(cells.dtype for cells in batch.values()))
         for column in found:
