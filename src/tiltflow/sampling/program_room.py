@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 SHARE = 0.5
-"""Of the maps that are allowed; the largest fit takes a fifth of them."""
+"""Of the maps that are allowed; a fit takes about a fourteenth of them."""
 
 
 def make_room_for_programs(proc: Path = Path("/proc")) -> bool:
