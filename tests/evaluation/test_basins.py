@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiltflow.data.errors import InputError
-from tiltflow.data.mixtures import eight_gaussians, gaussian_mixture, two_modes
+from tiltflow.data.mixtures import eight_gaussians, four_modes, gaussian_mixture, two_modes
 from tiltflow.data.targets import Rings
 from tiltflow.evaluation import basins
 from tiltflow.evaluation.basins import assign, find_modes
@@ -228,3 +228,22 @@ def test_another_parameter_is_not_compiled_again():
     once = len(traces)
     find_modes(Potential(counted, jnp.array(0.2)).log_density, x)
     assert len(traces) == once
+
+
+def test_neighbours_say_what_an_ascent_would_say(key):
+    target = four_modes(16, 3.5)
+    points = np.asarray(target.sample(key, 3000), float)
+    modes = find_modes(target.log_prob, points[:1500])
+    labels, sure = basins._by_neighbours(target.log_prob, points[1500:], modes)
+    climbed, _ = basins._by_ascent(target.log_prob, points[1500:], modes)
+    assert sure.mean() > 0.6
+    assert (labels == climbed)[sure].mean() > 0.995
+
+
+def test_a_dip_on_the_way_to_the_neighbours_leaves_it_to_the_ascent(key):
+    target = two_modes(2, 1.0, 0.05)
+    points = np.asarray(target.sample(key, 600), float)
+    labels = np.asarray(jax.vmap(target.label)(points))
+    modes = find_modes(target.log_prob, points[labels == 0])
+    _, sure = basins._by_neighbours(target.log_prob, points, modes)
+    assert sure[labels == 0].mean() > 0.9 and not sure[labels == 1].any()

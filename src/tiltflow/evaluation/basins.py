@@ -16,6 +16,9 @@ One nat is the barrier between two equal normals 3.7 standard deviations apart. 
 so much (3 % of each lies in the other) that their shares say little, and what a learned
 log-density ripples by is less.
 
+Points beside those that were carried up need no ascent where their neighbours agree and no dip is
+on the straight way to the nearest.
+
 Shapes: n points in d dimensions, k of them carried up to find the m modes.
 """
 
@@ -39,6 +42,8 @@ ROUNDS = 8
 STILL_CLIMBING = 1e-3
 STRIDE = 0.25
 ON_A_SEGMENT = 32
+LEVEL_GROUND = 0.1
+AT_ONCE = 8192
 
 
 class Modes(NamedTuple):
@@ -94,12 +99,50 @@ def find_modes(
 def assign(
     log_density: LogDensity, points: Float[np.ndarray, "n d"], modes: Modes
 ) -> Int[np.ndarray, " n"]:
-    """The mode of every point: carried uphill, then that of the end with the least barrier."""
+    """The mode of every point: of its neighbours, or where it ends uphill."""
     return _assign(log_density, np.asarray(points, float), modes)[0]
 
 
 def _assign(log_density: LogDensity, points: Any, modes: Modes) -> tuple[Any, Any]:
     """The mode of every point and the barrier to it; infinite where the density is not finite."""
+    labels, sure = _by_neighbours(log_density, points, modes)
+    depth = np.zeros(len(points))
+    rest = np.flatnonzero(~sure)
+    if len(rest):
+        labels[rest], depth[rest] = _by_ascent(log_density, points[rest], modes)
+    return labels, depth
+
+
+def _by_neighbours(log_density: LogDensity, points: Any, modes: Modes) -> tuple[Any, Any]:
+    """The mode of the nearest start, and whether that is sure without an ascent.
+
+    It is where the nearest starts are all of this mode, and the straight way to the nearest dips
+    less than `LEVEL_GROUND`: most points, at a tenth of the price. A point of density zero has
+    nothing to dip from.
+    """
+    starts = _whitened(modes.paths[0], modes.scale)
+    nearest = np.zeros(len(points), int)
+    alike = np.zeros(len(points), bool)
+    for first in range(0, len(points), AT_ONCE):
+        part = slice(first, first + AT_ONCE)
+        distance = cdist(_whitened(points[part], modes.scale), starts)
+        count = min(NEIGHBOURS, len(starts))
+        near = np.argpartition(distance, count - 1, axis=1)[:, :count]
+        of_near = modes.path_labels[near]
+        nearest[part] = distance.argmin(axis=1)
+        alike[part] = (of_near == of_near[:, :1]).all(axis=1)
+    labels = modes.path_labels[nearest]
+    asked = np.flatnonzero(alike)
+    if not len(asked):
+        return labels, alike
+    here, there = points[asked], modes.paths[0][nearest[asked]]
+    lower = np.minimum(_values(log_density, here), _values(log_density, there))
+    alike[asked] = _lowest(log_density, here, there) >= lower - LEVEL_GROUND
+    return labels, alike
+
+
+def _by_ascent(log_density: LogDensity, points: Any, modes: Modes) -> tuple[Any, Any]:
+    """Carried uphill: the mode of the end with the least barrier, and that barrier."""
     starts, ends = modes.paths[0], modes.paths[-1]
     radius = _radius(cdist(_whitened(points, modes.scale), _whitened(starts, modes.scale)))
     levels, heights = _ascend(log_density, points, modes.scale, radius)
@@ -259,7 +302,7 @@ def _lowest(log_density: LogDensity, a: Any, b: Any) -> Any:
 
 
 def _values(log_density: LogDensity, points: Any) -> Any:
-    return _in_chunks(_dip, log_density, (points, points), None)
+    return _in_chunks(_height, log_density, (points,), None)
 
 
 def _in_chunks(function: Any, log_density: LogDensity, rows: Any, scale: Any) -> Any:
@@ -275,6 +318,11 @@ def _in_chunks(function: Any, log_density: LogDensity, rows: Any, scale: Any) ->
 
 def _finite(value: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+
+@eqx.filter_jit
+def _height(log_density: LogDensity, points: Float[Array, "n d"], scale: None) -> Array:
+    return jax.vmap(lambda x: _finite(log_density(x)))(points)
 
 
 @eqx.filter_jit
