@@ -15,8 +15,7 @@ from jaxtyping import Array, Float
 class SinhArcsinh(AbstractBijection):
     """z = sinh(tail · arcsinh((x − loc) / scale) − skew), each column with its own parameters.
 
-    Args:
-        loc, scale, tail, skew: (d,); scale and tail positive. NumPy arrays keep float64.
+    All four are (d,), scale and tail positive. NumPy arrays keep float64.
     """
 
     shape: tuple[int, ...]
