@@ -280,10 +280,23 @@ def test_sample_refuses_bad_arguments(tmp_path, capsys, run_folder):
     assert not list(tmp_path.glob("o.*"))
 
 
+@pytest.mark.parametrize("command", [["sample", "--num-samples", "5"], ["score", "new.csv"]])
+def test_a_file_that_is_there_is_not_overwritten(
+    tmp_path, capsys, run_folder, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    Path("new.csv").write_text("a,b\n1,2\n")
+    Path("mine.csv").write_text("a\n1\n")
+    name, *others = command
+    arguments = [name, run_folder, *others, "--out", "mine.csv"]
+    check_refusal(capsys, arguments, "mine.csv: is there already", "elsewhere")
+    assert Path("mine.csv").read_text() == "a\n1\n"
+
+
 def score(tmp_path, run_folder, capsys, text, *options):
     """Scores of a CSV file, and what was said on stdout and stderr."""
     (tmp_path / "new.csv").write_text(text)
-    out = tmp_path / "scores.npz"
+    out = tmp_path / f"scores{len(options)}.npz"
     arguments = ["score", str(run_folder), str(tmp_path / "new.csv"), "--out", str(out)]
     assert main([*arguments, *options]) == 0
     written = read_table(out)

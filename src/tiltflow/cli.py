@@ -146,11 +146,11 @@ class Sample:
 
     def run(self) -> None:
         """Write one column per feature, in the user's units."""
-        from tiltflow.data.tables import as_found, check_writable, write_table
+        from tiltflow.data.tables import as_found, check_new, write_table
 
         if self.num_samples < 1:
             raise InputError(f"--num-samples: {self.num_samples} is too few; ask for 1 or more")
-        check_writable(self.out)
+        check_new(self.out)
         from tiltflow.estimator import load
 
         estimator = load(self.run_folder)
@@ -177,14 +177,12 @@ class Score:
         from tiltflow.data.matching import match_columns
         from tiltflow.data.schema import to_numbers
         from tiltflow.data.streams import count_cells, open_stream
-        from tiltflow.data.tables import as_frame, check_writable, read_columns, write_table
+        from tiltflow.data.tables import as_frame, check_new, read_columns, write_table
         from tiltflow.memory import MOST_CELLS
 
-        check_writable(self.out)
+        check_new(self.out)
         stream = open_stream(self.data) if math.prod(count_cells(self.data)) > MOST_CELLS else None
         columns = {} if stream else read_columns(self.data)
-        if self.out.exists() and self.out.samefile(self.data):
-            raise InputError(f"{self.out}: is the table to score; write the scores elsewhere")
         from tiltflow.estimator import load
 
         estimator = load(self.run_folder)

@@ -22,7 +22,8 @@ Data = Annotated[
     tyro.conf.arg(metavar="DATA", help=f"Table of numbers, by extension: {TABLE_KINDS}."),
 ]
 OutFile = Annotated[
-    Path, tyro.conf.arg(metavar="FILE", help=f"Table to write, by extension: {TABLE_KINDS}.")
+    Path,
+    tyro.conf.arg(metavar="FILE", help=f"Table to write, a new file, by extension: {TABLE_KINDS}."),
 ]
 
 

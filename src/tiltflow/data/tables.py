@@ -166,6 +166,13 @@ def check_writable(path: str | Path) -> None:
         raise InputError(f"{path}: the folder may not be written to; choose another")
 
 
+def check_new(path: str | Path) -> None:
+    """Raise `InputError` as `check_writable` does, and where there is such a file already."""
+    check_writable(path)
+    if Path(path).exists():
+        raise InputError(f"{path}: is there already; write elsewhere, or remove it first")
+
+
 def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """Write columns, (n,) each; the file appears complete or not at all.
 
