@@ -104,6 +104,15 @@ def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch, request):
     run(page)
 
 
+def test_python_stands_in_fences():
+    """Code that is only indented would not be run."""
+    code = r"^    (import |from \w|with |est\b|estimator\b|\w+ = tiltflow\.|tiltflow\.)"
+    for page, path in PAGES.items():
+        if path.suffix == ".md":
+            text = re.sub(r"^```[\s\S]*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M)
+            assert not re.findall(code, text, flags=re.M), page
+
+
 def test_what_is_not_run_needs_what_is_not_there():
     found = [
         (page, block)
