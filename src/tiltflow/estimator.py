@@ -99,6 +99,8 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         verdict_: whether the figures may be believed: `.status` is "trusted", "doubtful" or
             "failed", `.reasons` says why, `.figures` holds what it was judged by.
         stopped_: what ran away for good during training, or None.
+        n_iter_: the training step whose energy was kept; 0 where none gained on the base.
+        local_steps_: MALA steps of every chain between two flow proposals, as chosen.
         versions_: what it was fitted with: Python, packages, system and device.
         n_features_in_, feature_names_in_: as scikit-learn has them.
     """
@@ -149,7 +151,10 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         for temporary files. See docs/large_tables.md for what is then computed of a sample.
 
         `sample_weight`, (n,), says how many rows each stands for, up to a common factor: rows
-        enter in that proportion, and one of weight 0 does not. `on_report` is called with a
+        enter in that proportion, and one of weight 0 does not. They are repeated, so that a
+        weight is rounded at random, and right on average, to eighths of the mean weight; with
+        more than 6250 rows to coarser parts, and with more than 25 000 to whole multiples of the
+        mean. `on_report` is called with a
         dictionary at every report of training. With `checkpoints` a fit that was stopped goes on
         bit for bit, and gives its reports from the start.
 
