@@ -25,7 +25,7 @@ SMALL = 2**20
 
 
 def load_npy(path: Path) -> np.ndarray:
-    """The array of an NPY file.
+    """The array of an NPY file, of any shape and dtype.
 
     Raises:
         InputError: it is none, is damaged, claims more than it holds or than fits into memory, or
@@ -37,7 +37,7 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an NPZ file by name; raises as `load_npy`."""
+    """The arrays of an NPZ file by name, of any shapes; raises as `load_npy`."""
     arrays = {}
     with damage_is_named(path, "NPZ"), path.open("rb") as file:
         _check_magic(file, path, "NPZ", ZIP)

@@ -21,7 +21,8 @@ OF_DATES = (
 def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
     """The array and the column names of an array or of a polars or pandas data frame.
 
-    Columns of plain arrays are called x0, x1, ... The array is as found: unchecked, of any dtype.
+    Columns of plain arrays are called x0, x1, ... The array is as found: unchecked, of any shape
+    and dtype; that of a frame is (n, d).
 
     Raises:
         InputError: the rows have different lengths, columns hold dates or times, or the matrix is
@@ -173,7 +174,9 @@ def is_number(cell: str) -> bool:
 def as_numbers(
     X: np.ndarray, columns: Sequence[str], source: str, first_row: int = 0
 ) -> Float[np.ndarray, "n d"]:
-    """Cells as float64, nan where one is missing; raises `InputError` that names the first of text.
+    """Cells of X, (n, d), as float64, nan where one is missing.
+
+    Raises `InputError` that names the first cell of text.
 
     `first_row` is the place of its first row in the whole table, for the message.
     """

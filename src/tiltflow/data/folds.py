@@ -20,7 +20,7 @@ def validation_splits(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of rows to fit and rows to judge: one pair, or `FOLDS` of them with few held-out rows.
 
-    Rows are taken in their order, which must be random.
+    Each is (rows, d). Rows are taken in their order, which must be random.
     """
     if len(held_out) >= FEW_HELD_OUT:
         return [(x, held_out)]

@@ -17,7 +17,11 @@ from jaxtyping import Array, Float, Int, Key
 
 
 class Funnel(eqx.Module):
-    """The funnel of dimension d >= 2; `scale` is s, the standard deviation of x_0."""
+    """The funnel of dimension d >= 2; `scale` is s, the standard deviation of x_0.
+
+    Raises:
+        ValueError: `dimension` is below 2.
+    """
 
     scale: Float[Array, ""]
     dimension: int = eqx.field(static=True)

@@ -38,7 +38,11 @@ from tiltflow.data.errors import InputError
 
 
 class PhiFourChain(eqx.Module):
-    """The chain of `dimension` sites in the field b; `central` middle sites tell the phase."""
+    """The chain of `dimension` sites in the field b; `central` middle sites tell the phase.
+
+    Raises:
+        InputError: `central` is not from 1 to `dimension`.
+    """
 
     field: Float[Array, ""]
     coupling: Float[Array, ""]

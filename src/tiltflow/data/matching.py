@@ -16,6 +16,9 @@ def match_columns(
     """The columns called `names`, and a note on what was not taken by name.
 
     Where the table or the model has no names (x0, x1, ...), equally many are matched by place.
+
+    Raises:
+        InputError: one of `names` is missing, and nothing can be matched by place.
     """
     missing = [name for name in names if name not in columns]
     if not missing:

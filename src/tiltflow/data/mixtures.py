@@ -154,6 +154,9 @@ def four_modes(
 
     The means are orthogonal in random directions for d >= 4, drawn from `key` (seed 0 if None),
     and the corners of a square in the first two coordinates for d = 2 and 3.
+
+    Raises:
+        ValueError: `dimension` is below 2.
     """
     key = jax.random.key(0) if key is None else key
     return _isotropic(_four_means(dimension, norm, key), 1.0, weights)
@@ -165,7 +168,11 @@ def warped_modes(
     weights: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1),
     key: Key[Array, ""] | None = None,
 ) -> WarpedMixture:
-    """Four bent modes, each rotated at random (Haar), with means as in `four_modes`."""
+    """Four bent modes, each rotated at random (Haar), with means as in `four_modes`.
+
+    Raises:
+        ValueError: `dimension` is below 2.
+    """
     key_means, key_rotations = jax.random.split(jax.random.key(0) if key is None else key)
     rotations = jax.random.orthogonal(key_rotations, dimension, (4,))
     return WarpedMixture(_four_means(dimension, norm, key_means), rotations, np.array(weights))

@@ -41,13 +41,13 @@ class PixelLogit(AbstractBijection):
         self.margin = margin
 
     def transform_and_log_det(self, x: Any, condition: Any = None):
-        """Z and log|dz/dx|; not a number outside of the range."""
+        """Z, (d,), and log|dz/dx|, (); not a number outside of the range."""
         p = self.margin + (1 - 2 * self.margin) * (x + 0.5) / self.levels
         z = jnp.log(p) - jnp.log1p(-p)
         return z, self._log_det(z)
 
     def inverse_and_log_det(self, y: Any, condition: Any = None):
-        """X and log|dx/dz|; draws far out may lie `margin` of the range beyond the range."""
+        """X, (d,), and log|dx/dz|, (); draws far out may lie `margin` of the range beyond it."""
         p = jax.nn.sigmoid(y)
         x = (p - self.margin) / (1 - 2 * self.margin) * self.levels - 0.5
         return x, -self._log_det(y)

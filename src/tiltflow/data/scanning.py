@@ -104,6 +104,9 @@ def numbers_in_batches(schema: Schema, stream: Stream) -> Iterator[Float[np.ndar
     """Rows of a stream as `to_numbers` gives those of a table.
 
     A batch with a cell that is not finite ends it, once all such cells have been counted.
+
+    Raises (while they are taken):
+        InputError: a column is missing, text among numbers, or cells that are not finite.
     """
     names = dict(zip(stream.columns, stream.columns))
     taken, _ = match_columns(names, schema.columns, stream.source)

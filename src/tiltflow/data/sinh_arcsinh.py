@@ -36,13 +36,13 @@ class SinhArcsinh(AbstractBijection):
         self.loc, self.scale, self.tail, self.skew = loc, scale, tail, skew
 
     def transform_and_log_det(self, x, condition=None):
-        """From x to z."""
+        """From x to z, (d,), and log|dz/dx|, ()."""
         a = jnp.arcsinh((x - self.loc) / self.scale)
         w = self.tail * a - self.skew
         return jnp.sinh(w), self._log_derivative(a, w).sum()
 
     def inverse_and_log_det(self, y, condition=None):
-        """From z to x."""
+        """From z to x, (d,), and log|dx/dz|, ()."""
         w = jnp.arcsinh(y)
         a = (w + self.skew) / self.tail
         return jnp.sinh(a) * self.scale + self.loc, -self._log_derivative(a, w).sum()

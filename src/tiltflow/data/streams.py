@@ -49,7 +49,7 @@ def batch_rows(width: int) -> int:
 
 
 def stream_of(X: Any, source: str = "X") -> Stream:
-    """The rows of an array, or of a polars or pandas frame, lazy or not.
+    """The rows of an array, (n, d), or of a polars or pandas frame, lazy or not.
 
     Raises:
         InputError: as `check_shape`.
