@@ -1,6 +1,7 @@
 """The log-likelihood of a whole batch under a stack of continuous flows, for training.
 
-From the data to the base, bijection by bijection: a continuous flow carries the batch as one
+From the data to the base, bijection by bijection (the instantaneous change of variables of Chen et
+al. 2018, as in `integration.py`): a continuous flow carries the batch as one
 system with one step size (half to an eighth of the time of a step size for every point:
 docs/decisions.md), with noise of its own for every point and every call; a `BatchNorm` takes the
 statistics of the batch; anything else is done point by point.

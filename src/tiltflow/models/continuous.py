@@ -102,11 +102,11 @@ class ContinuousFlow(AbstractBijection):
         )
 
     def transform_and_log_det(self, x, condition=None):
-        """From the base to the data, in one solve."""
+        """From the base to the data in one solve: the point, (d,), and log|dy/dx|, ()."""
         return self._one(jnp.asarray(x), "data")
 
     def inverse_and_log_det(self, y, condition=None):
-        """From the data to the base, in one solve."""
+        """From the data to the base in one solve: the point, (d,), and log|dx/dy|, ()."""
         return self._one(jnp.asarray(y), "base")
 
     def transform(self, x, condition=None):

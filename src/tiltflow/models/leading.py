@@ -37,11 +37,11 @@ class Leading(AbstractBijection):
         return self.bijection.shape[0]
 
     def transform_and_log_det(self, x: Any, condition: Any = None):
-        """The first ones moved."""
+        """The first ones moved, (d,), and the log-determinant, ()."""
         moved, log_det = self.bijection.transform_and_log_det(x[: self.count])
         return jnp.concatenate([moved, x[self.count :]]), log_det
 
     def inverse_and_log_det(self, y: Any, condition: Any = None):
-        """The first ones moved back."""
+        """The first ones moved back, (d,), and the log-determinant, ()."""
         moved, log_det = self.bijection.inverse_and_log_det(y[: self.count])
         return jnp.concatenate([moved, y[self.count :]]), log_det

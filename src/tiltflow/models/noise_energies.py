@@ -54,7 +54,11 @@ class NoiseMLPEnergy(eqx.Module):
         activation: Callable = jax.nn.silu,
         key: PRNGKeyArray,
     ):
-        """Build a network with `depth` hidden layers of `width` units, for two levels or more."""
+        """Build a network with `depth` hidden layers of `width` units, for two levels or more.
+
+        Raises:
+            InputError: fewer than two levels.
+        """
         if levels < 2:
             raise InputError(f"levels: found {levels}; noise levels are told apart, take 2 or more")
         network = eqx.nn.MLP(

@@ -40,11 +40,11 @@ class SmoothLeakyReLU(AbstractBijection):
         self.alpha = alpha
 
     def transform_and_log_det(self, x: Any, condition: Any = None):
-        """f(x) and the sum of log f'."""
+        """f(x), (d,), and the sum of log f', ()."""
         return self._f(x), jnp.log(self._slope(x)).sum()
 
     def inverse_and_log_det(self, y: Any, condition: Any = None):
-        """The root and minus the sum of log f' there."""
+        """The root, (d,), and minus the sum of log f' there, ()."""
         x = self._invert(y)
         return x, -jnp.log(self._slope(x)).sum()
 

@@ -30,11 +30,11 @@ class Rescaled(eqx.Module):
         return self.centre + self.scale * z
 
     def rows_to_user(self, z: Any) -> np.ndarray:
-        """The same on the host, where many rows need no compilation."""
+        """The same, (n, d), on the host, where many rows need no compilation."""
         return np.asarray(self.centre) + np.asarray(self.scale) * np.asarray(z)
 
     def rows_from_user(self, x: Any) -> np.ndarray:
-        """Rows in these coordinates, on the host, in float64."""
+        """Rows, (n, d), in these coordinates, on the host, in float64."""
         centre, scale = (np.asarray(each, float) for each in (self.centre, self.scale))
         return (np.asarray(x, float) - centre) / scale
 

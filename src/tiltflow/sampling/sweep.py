@@ -156,5 +156,5 @@ def _global_move(
 
 
 def unusable(log_weights: Any) -> Any:
-    """Where the log-density is nan or +inf, of NumPy as of JAX."""
+    """Where the log-density is nan or +inf, of NumPy as of JAX: booleans of the same shape."""
     return ~(log_weights < np.inf)
