@@ -69,6 +69,10 @@ def find_modes(
     `log_density` takes one point; give a bound method of a module, not a new closure, so that it
     is compiled once. A point where it is not finite goes to the mode of its neighbours. Points
     that end apart from the modes found first join in a second search.
+
+    Raises:
+        InputError: fewer than two points, or cells that are not finite; the log-density is finite
+            at fewer than two of the points.
     """
     points = np.asarray(points, float)
     if points.ndim != 2 or len(points) < 2 or not np.isfinite(points).all():

@@ -78,6 +78,8 @@ def effective_sample_sizes(
     Constant values are worth as many draws as there are, because their mean has no error. Chains
     that differ but never change are worth none: their spread is that of their starts. Values that
     are not finite make it zero.
+
+    Raises `InputError` for fewer than four draws.
     """
     values = np.asarray(values, dtype=float)
     most = values.shape[0] * values.shape[1]

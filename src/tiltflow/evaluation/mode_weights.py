@@ -83,6 +83,9 @@ def weights_from_chains(labels: Shaped[np.ndarray, "draws chains"]) -> WeightEst
 
     Where all draws have one label, it is as sure as one draw of each chain makes it. A label that
     was not seen counts as the least known of those that were.
+
+    Raises:
+        InputError: there is no label, or some are not finite, or cannot be ordered.
     """
     seen, index = _seen(labels, dimensions=2)
     weights = np.bincount(index.ravel()) / index.size
@@ -138,7 +141,7 @@ def weights_from_importance(
     A weight that is not finite counts as zero, and a label with no weight as not seen.
 
     Raises:
-        InputError: no weight is finite.
+        InputError: no weight is finite; labels as for `weights_from_chains`.
     """
     labels, log_weights = np.asarray(labels), np.asarray(log_weights, float)
     finite = np.isfinite(log_weights)

@@ -55,7 +55,7 @@ class Saved(NamedTuple):
     source: str
 
     def fill(self, template: Tree) -> Tree:
-        """`template` with the arrays that were saved."""
+        """`template` with the arrays that were saved; raises as `fill_tree`."""
         return fill_tree("", template, self.arrays, self.source)
 
 
@@ -67,6 +67,9 @@ class Checkpoints:
         seconds: time from one checkpoint to the next; 0 saves after every chunk of steps.
         resume: go on from the newest good checkpoint, or begin where there is none.
         stop: asked between chunks whether to save and stop.
+
+    Raises:
+        InputError: `seconds` is negative.
     """
 
     def __init__(
@@ -232,7 +235,11 @@ class Stage:
             raise Stopped(stop.number)
 
     def done(self, tree: Any, record: dict[str, Any]) -> None:
-        """Save the result of this stage; its parts are forgotten."""
+        """Save the result of this stage; its parts are forgotten.
+
+        Raises:
+            Stopped: a signal asked for it; the result is saved.
+        """
         if self.checkpoints is None:
             return
         stages = self.checkpoints._stages
@@ -249,7 +256,10 @@ class Stage:
         compute: Callable[[], tuple[Tree, dict[str, Any]]],
         template: Callable[[dict[str, Any]], Tree],
     ) -> tuple[Tree, dict[str, Any]]:
-        """The arrays and the record that `compute` gives, or gave before the fit was stopped."""
+        """The arrays and the record that `compute` gives, or gave before the fit was stopped.
+
+        Raises as `done` does, and as `Saved.fill`.
+        """
         if saved := self.saved():
             return saved.fill(template(saved.record)), saved.record
         tree, record = compute()

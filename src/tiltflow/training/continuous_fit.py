@@ -59,11 +59,11 @@ class ContinuousLikelihood:
         return loss, (with_statistics(flow, result.statistics), figures)
 
     def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
-        """The mean log-likelihood by the exact trace."""
+        """The mean log-likelihood by the exact trace, ()."""
         return batch_likelihood(flow, x).log_prob.mean()
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Integrate the rows once more and say what failed."""
+        """Integrate the rows once more and say what failed, by an `InputError`."""
         check_solves(flow, x)
 
 

@@ -91,7 +91,11 @@ class DiffusionClassifier:
         batch: Float[Array, "b d"],
         rate: Float[Array, ""],
     ) -> tuple[PyTree, DiffusionState, Figures]:
-        """The loss's gradient in the energy, for one pair of levels a row."""
+        """The loss's gradient in the energy, for one pair of levels a row.
+
+        Raises:
+            InputError: the energy has no noise levels.
+        """
         if not isinstance(model.energy, NoiseEnergy):
             raise InputError(
                 f"energy: {type(model.energy).__name__} has no noise levels; give a NoiseMLPEnergy"

@@ -43,11 +43,11 @@ class FlowMatching:
         return loss, (flow, {"flow_matching_loss": loss})
 
     def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
-        """The mean log-likelihood by the exact trace."""
+        """The mean log-likelihood by the exact trace, ()."""
         return batch_likelihood(flow, x).log_prob.mean()
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Integrate the rows and say what failed."""
+        """Integrate the rows and say what failed, by an `InputError`."""
         check_solves(flow, x)
 
 

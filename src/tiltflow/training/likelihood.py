@@ -2,8 +2,9 @@
 
     grad_theta L = mean_{x in batch} grad E(x) - sum_i w_i grad E(x_i)
 
-where the negatives x_i, with weights w_i that add up to one, stand for the model itself. Methods
-differ only in where the negatives come from (the other files of this folder).
+(Ackley, Hinton, Sejnowski 1985), where the negatives x_i, with weights w_i that add up to one,
+stand for the model itself. Methods differ only in where the negatives come from (the other files
+of this folder).
 """
 
 from typing import NamedTuple

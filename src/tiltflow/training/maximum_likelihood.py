@@ -39,11 +39,11 @@ class FlowObjective(Protocol):
     def loss(
         self, key: PRNGKeyArray, flow: Any, batch: Float[Array, "b d"]
     ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        """The loss, the flow with new running statistics, and figures for the report."""
+        """The loss, (), the flow with new running statistics, and figures, () each, to report."""
         ...
 
     def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
-        """The mean log-likelihood of held-out rows, without noise."""
+        """The mean log-likelihood of held-out rows, (), without noise."""
         ...
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:

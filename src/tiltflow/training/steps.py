@@ -1,4 +1,9 @@
-"""What the gradient steps of flows and energies share: an optimiser, an average, a schedule."""
+"""What the gradient steps of flows and energies share: an optimiser, an average, a schedule.
+
+Adam (Kingma, Ba 2015) on gradients of norm one at most (Pascanu, Mikolov, Bengio 2013); averages of
+the parameters (Polyak, Juditsky 1992), here exponential; a cosine to zero (Loshchilov, Hutter
+2017).
+"""
 
 import equinox as eqx
 import jax
