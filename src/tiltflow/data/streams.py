@@ -106,6 +106,9 @@ def count_cells(path: str | Path) -> tuple[int, int]:
     """About how many rows and columns a file holds, at little cost; (0, 0) where it is damaged.
 
     Nothing of this is checked: it tells which way to read the file.
+
+    Raises:
+        InputError: the extension is not known.
     """
     path = Path(path)
     count = _COUNTERS.get(extension(path))

@@ -51,7 +51,11 @@ class Assessment(NamedTuple):
 
 
 def assess(witnesses: Witnesses) -> Assessment:
-    """What the two witnesses say, and how far they agree."""
+    """What the two witnesses say, and how far they agree.
+
+    Raises:
+        InputError: fewer than two chains or four recorded sweeps.
+    """
     recording, draws, log_weights = witnesses
     bridge = bridge_sampling(log_weights, recording.log_ratio)
     importance = importance_sampling(log_weights)

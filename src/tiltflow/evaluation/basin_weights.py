@@ -17,7 +17,10 @@ def basin_weights(
     draws: Float[np.ndarray, "k d"],
     log_weights: Float[np.ndarray, " k"],
 ) -> tuple[WeightEstimate, Float[np.ndarray, "m d"]]:
-    """Modes are found from the chains, by decreasing weight; their labels' weights and centres."""
+    """Modes are found from the chains, by decreasing weight; their labels' weights and centres.
+
+    Raises as `find_modes` does.
+    """
     sweeps, n, d = chains.shape
     modes = find_modes(log_density, chains.reshape(-1, d))
     finite = np.isfinite(log_weights)

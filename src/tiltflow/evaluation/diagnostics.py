@@ -94,7 +94,7 @@ def effective_sample_sizes(
 def effective_sample_size(
     values: Shaped[Array, "draws chains"] | Shaped[np.ndarray, "draws chains"],
 ) -> float:
-    """`effective_sample_sizes` of one function."""
+    """`effective_sample_sizes` of one function; raises as it does."""
     return float(effective_sample_sizes(np.asarray(values)[..., None])[0])
 
 

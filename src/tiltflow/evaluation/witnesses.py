@@ -70,7 +70,10 @@ def label_weights(
     draw_labels: Shaped[np.ndarray, " k"],
     log_weights: Float[np.ndarray, " k"],
 ) -> WeightEstimate:
-    """The weight of every label by both witnesses; by the chains alone if no draw has a weight."""
+    """The weight of every label by both witnesses; by the chains alone if no draw has a weight.
+
+    Raises as `weights_from_chains` does.
+    """
     by_chains = weights_from_chains(chain_labels)
     if not np.isfinite(log_weights).any():
         return by_chains

@@ -87,7 +87,10 @@ class ContinuousFlow(AbstractBijection):
         *,
         regularisers: bool = False,
     ) -> Solution:
-        """Points as one system with one step size; `probes` None is the exact trace."""
+        """Points as one system with one step size; `probes` None is the exact trace.
+
+        Raises as `integrate` does.
+        """
         if probes is None:
             probes = jnp.eye(self.probe_width, dtype=x.dtype)
         return integrate(
@@ -144,6 +147,9 @@ def continuous_flow(
     """A stack of continuous flows on `base_dist`, of shape (d,); equal to it at first.
 
     With `batch_norm` there is one before every flow, on the side of the data.
+
+    Raises:
+        InputError: no hidden layer.
     """
     (dimension,) = base_dist.shape
     new_field = {"concat_squash": ConcatSquashField, "mlp": MLPField}[kind]

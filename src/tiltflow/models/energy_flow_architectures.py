@@ -35,7 +35,7 @@ def coupled_energy_flow(
     """Affine couplings with a linear layer (of that kind) before each, and one at the end.
 
     Raises:
-        InputError: `dimension` is one: nothing can be coupled.
+        InputError: `dimension` is one: nothing can be coupled; `linear` is no kind of layer.
     """
     if dimension < 2:
         raise InputError(f"dimension: found {dimension}; give at least 2 coordinates to couple")
@@ -54,7 +54,11 @@ def coupled_energy_flow(
 def fully_connected_energy_flow(
     key: PRNGKeyArray, dimension: int, *, depth: int = 2, linear: str = "full"
 ) -> EnergyFlow:
-    """`depth` dense linear layers with smooth leaky ReLUs between."""
+    """`depth` dense linear layers with smooth leaky ReLUs between.
+
+    Raises:
+        InputError: `linear` is no kind of layer.
+    """
     first, *others = jax.random.split(key, depth)
     layers: list[AbstractBijection] = [linear_layer(linear, dimension, key=first)]
     for each in others:
@@ -70,7 +74,11 @@ def convolutional_energy_flow(
     size: int = 7,
     padding: Literal["circular", "zero"] = "circular",
 ) -> EnergyFlow:
-    """Two convolutions in each stage, of kernel `size` or what the image allows there."""
+    """Two convolutions in each stage, of kernel `size` or what the image (h, w, c) allows there.
+
+    Raises:
+        InputError: h or w cannot be halved so often, or the image is too large for zero padding.
+    """
     height, width, channels = image
     dimension = height * width * channels
     shapes = [(height >> stage, width >> stage, channels * 4**stage) for stage in range(stages)]

@@ -74,7 +74,10 @@ def fill_tree(name: str, template: Tree, arrays: dict[str, np.ndarray], source: 
 
 
 def write_model(folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Write both files, each first beside its place and then renamed; others are left alone."""
+    """Write both files, each first beside its place and then renamed; others are left alone.
+
+    Raises `OSError` as `write_durably` does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     packed = save({name: np.array(array, order="C") for name, array in arrays.items()})
     about = {"format_version": FORMAT_VERSION, DIGEST: hashlib.sha256(packed).hexdigest()}

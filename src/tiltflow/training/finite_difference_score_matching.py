@@ -69,7 +69,11 @@ class FiniteDifferenceScoreMatching:
     def loss(
         self, key: PRNGKeyArray, log_density: LogDensity, batch: Float[Array, "b d"]
     ) -> Float[Array, ""]:
-        """The loss of any log-density; its constant plays no part."""
+        """The loss, (), of any log-density; its constant plays no part.
+
+        Raises:
+            InputError: there are more slices than coordinates.
+        """
         dimension = batch.shape[-1]
         step = self.radius / math.sqrt(dimension) * orthogonal_directions(key, self.slices, batch)
         # One pass for all points.

@@ -128,7 +128,7 @@ def _both_in_model_units(
 def fit_steps(
     name: str, x: Float[np.ndarray, "n d"], columns: list[str] | None = None
 ) -> AbstractBijection:
-    """Fit the steps of `name` ("a" or "a+b") one after the other."""
+    """Fit the steps of `name` ("a" or "a+b") one after the other; raises as `fit_preprocessing`."""
     bijections = []
     for kind in name.split("+"):
         bijections.append(fit_preprocessing(x, kind, columns))  # pyright: ignore[reportArgumentType]

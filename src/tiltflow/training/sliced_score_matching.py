@@ -59,7 +59,11 @@ class SlicedScoreMatching:
     def loss(
         self, key: PRNGKeyArray, log_density: LogDensity, batch: Float[Array, "b d"]
     ) -> Float[Array, ""]:
-        """The loss of any log-density; its constant plays no part."""
+        """The loss, (), of any log-density; its constant plays no part.
+
+        Raises:
+            InputError: there are more slices than coordinates.
+        """
         if self.slices == 1:
             # Signs see the trace of a diagonal Jacobian without error; no sphere does.
             directions = jax.random.rademacher(key, (1, *batch.shape), batch.dtype)
