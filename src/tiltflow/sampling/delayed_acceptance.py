@@ -12,7 +12,8 @@ a(x, y) / a(y, x) = pi(y) e^s(x) / (pi(x) e^s(y)), b(x, y) / b(y, x) = q(x) e^s(
 their product times q(y) / q(x) is pi(y) / pi(x), which is detailed balance under pi.
 
 Where log q is as cheap as s, independent moves by it are simpler and accept more; this pays where
-most proposals are refused at the first stage and log q is dear.
+most proposals are refused at the first stage and log q is dear, and only if it is then not computed
+(measured: docs/decisions.md). No sampler here calls it.
 """
 
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
