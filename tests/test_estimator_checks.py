@@ -22,6 +22,7 @@ from tiltflow.models.gaussian_mixture import best_gaussian
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.bases import Start, proposal_for_rows
 from tiltflow.training.density import Density
+from tiltflow.training.guard import Runaway
 
 SMALL = {"max_steps": 100, "chains": 32, "energy_width": 4, "energy_depth": 1, "local_steps": 1}
 EXPECTED = {
@@ -75,6 +76,19 @@ def training(request, monkeypatch):
 )
 def test_conventions(estimator, check):
     check(estimator)
+
+
+def test_a_training_that_ran_away_is_warned_of(monkeypatch):
+    standin = estimator.fit_density
+    runaway = Runaway("energy_gap", 300, 1e9)
+    monkeypatch.setattr(
+        estimator, "fit_density", lambda *a, **k: standin(*a, **k)._replace(stopped=runaway)
+    )
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = BalancedEBM(base="gaussian", preprocessing="standardise", random_state=0, **SMALL)
+    with pytest.warns(RuntimeWarning, match="ran away.*energy_gap was 1e\\+09 at step 300"):
+        model.fit(X)
+    assert model.stopped_ == str(runaway)
 
 
 def test_a_search_finds_the_better_preprocessing_and_a_pipeline_scores():

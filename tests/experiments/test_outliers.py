@@ -58,7 +58,10 @@ def test_areas_and_mean_ranks_are_of_the_tables():
     assert areas.split()[2:] == ["0.700", "0.800"]
 
 
-def test_without_tables_it_says_where_it_looked(tmp_path, monkeypatch):
+def test_without_tables_it_says_which_it_left_out_and_where_it_looked(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(outliers, "FOLDER", tmp_path)
     with pytest.raises(InputError, match="holds no labelled table"):
         reproduce_outliers(seeds=1, seed=0, quiet=True, out=tmp_path)
+    assert f"glass: glass.csv not in {tmp_path}, left out" in capsys.readouterr().out
