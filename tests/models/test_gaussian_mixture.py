@@ -1,5 +1,7 @@
 """Gaussian mixtures against scipy and scikit-learn, and the choice among them."""
 
+import contextlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import scipy.stats
 from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
+from tiltflow.models import gaussian_mixture as module
 from tiltflow.models.files import fill_tree, tree_arrays
 from tiltflow.models.gaussian_mixture import (
     GaussianMixture,
@@ -189,3 +192,17 @@ def test_the_density_on_the_host_is_that_of_jax():
     x = rng.normal(size=(50, 4))
     expected = mixture.log_prob(jnp.asarray(x, float))
     np.testing.assert_allclose(log_prob_on_host(mixture, x), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows, threads", [(40, 1), (60, None)])
+def test_em_takes_one_thread_unless_the_table_is_large(monkeypatch, rows, threads):
+    asked = []
+
+    def limits(count):
+        asked.append(count)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", limits)
+    monkeypatch.setattr(module, "ONE_THREAD", 100)
+    small_mixture(np.random.default_rng(0).normal(size=(rows, 2)), seed=0)
+    assert asked == [threads]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SEARCH_ROWS = 20_000
 """Rows that the search for the number of components looks at."""
+ONE_THREAD = 10_000_000
+"""Cells of a table below which EM takes one thread."""
 
 
 class GaussianMixture(AbstractDistribution):
@@ -259,11 +261,14 @@ def _fit_mixture(
 ) -> "SklearnMixture":
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture as SklearnMixture
+    from threadpoolctl import threadpool_limits
 
     mixture = SklearnMixture(
         components, covariance_type=covariance_type, reg_covar=1e-5, random_state=seed
     )
-    with warnings.catch_warnings():
+    # Threads that wait for each other by spinning cost a small fit all its time on a busy machine.
+    threads = threadpool_limits(1 if x.size < ONE_THREAD else None)
+    with threads, warnings.catch_warnings():
         # A mixture that has not quite converged is judged on held-out rows like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(x)
