@@ -10,6 +10,8 @@ from tiltflow.data.errors import InputError
 from tiltflow.estimator_config import ENTRIES, OPTIONAL, check_config
 from tiltflow.experiments.fuzz_inputs import model_files
 
+SIZES = {"chains": 2, "energy_width": 4, "energy_depth": 1}
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -59,8 +61,12 @@ def test_an_entry_of_another_type_is_named(model, name, value):
         ({"proposal_components": 10**9}, "'proposal_components' asks for more than the arrays"),
         ({"base_components": 10**9}, "'base_components' asks for more than the arrays"),
         ({"earlier_energies": 10**9}, "'earlier_energies' asks for more than the arrays"),
-        ({"parameters": {"energy_width": 10**9}}, "'energy_width' asks for more than the arrays"),
-        ({"parameters": {"energy_depth": 10**9}}, "asks for more than the arrays"),
+        (
+            {"sizes": SIZES | {"energy_width": 10**9}},
+            "'energy_width' asks for more than the arrays",
+        ),
+        ({"sizes": SIZES | {"energy_depth": 10**9}}, "asks for more than the arrays"),
+        ({"sizes": {"chains": 2}}, "the sizes are .*'energy_width': None.*, which are not counts"),
     ],
 )
 def test_what_does_not_fit_is_named(model, change, words):

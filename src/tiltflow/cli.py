@@ -32,14 +32,14 @@ class Model:
     """Bijection applied to the columns first; auto takes the best on held-out rows."""
     max_steps: int | None = None
     """Most training steps of the energy; None lets the base decide."""
-    chains: int = 1024
-    """Markov chains that run in parallel."""
+    chains: int | None = None
+    """Markov chains that run in parallel; None lets the rows decide."""
     local_steps: int | None = None
     """Local moves of each chain between two global proposals; None lets the base decide."""
-    energy_width: int = 128
-    """Units in each hidden layer of the energy."""
-    energy_depth: int = 3
-    """Hidden layers of the energy."""
+    energy_width: int | None = None
+    """Units in each hidden layer of the energy; None lets the rows decide."""
+    energy_depth: int | None = None
+    """Hidden layers of the energy; 3 if not given."""
     learning_rate: float | None = None
     """Learning rate of the energy; None lets the base decide."""
     validation_fraction: float = 0.15
@@ -343,6 +343,11 @@ def _print_summary(estimator: Any, rows: int, columns: Sequence[str], out: Path)
     print(f"rows                     {rows}")
     print(f"columns                  {len(columns)}: {', '.join(columns)}")
     print(f"base                     {estimator.base_}")
+    print(
+        f"sizes                    energy of {estimator.energy_depth_} layers of "
+        f"{estimator.energy_width_}, {estimator.chains_} chains, {estimator.local_steps_} local "
+        "steps"
+    )
     print(f"held-out log-likelihood  {held_out:.4f} ± {held_out_stderr:.4f} nats per row")
     print(f"log Z                    {log_z:.4f} ± {log_z_stderr:.4f} nats")
     _print_verdict(estimator)

@@ -56,6 +56,7 @@ from tiltflow.training.density import (
     fit_density,
 )
 from tiltflow.training.preprocess import choose_preprocessing
+from tiltflow.training.sizes import Sizes, choose_sizes
 from tiltflow.versions import installed_versions
 
 
@@ -71,10 +72,10 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         base: "gaussian", "mixture", "flow", or "auto", which takes the best on held-out rows.
         preprocessing: "standardise", "whiten", "gaussianise", "gaussianise+whiten", or "auto".
         max_steps: most training steps of the energy; None for a default that follows the base.
-        chains: Markov chains that run along.
+        chains: Markov chains that run along; None follows the rows (`training/sizes.py`).
         local_steps: MALA steps of every chain between two flow proposals; None follows the base.
-        energy_width: units of each hidden layer of the energy.
-        energy_depth: hidden layers of the energy.
+        energy_width: units of each hidden layer of the energy; None follows the rows.
+        energy_depth: hidden layers of the energy; None takes 3.
         learning_rate: peak rate of the energy; None for a default that follows the base.
         validation_fraction: share of the rows that is held out to choose and to stop.
         categorical_features: names of columns that are categories whatever they hold; those of
@@ -89,6 +90,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         held_out_log_likelihood_stderr_: its standard error, over rows and log Z together.
         base_: the base chosen, in words.
         preprocessing_: the preprocessing chosen.
+        chains_, energy_width_, energy_depth_, local_steps_: the sizes of the fit.
         schema_: what the columns are: names, levels, grids.
         levels_: for each categorical column its levels.
         quanta_: grid step of every column, 0 where it is continuous.
@@ -111,10 +113,10 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         base: str = "auto",
         preprocessing: str = "auto",
         max_steps: int | None = None,
-        chains: int = 1024,
+        chains: int | None = None,
         local_steps: int | None = None,
-        energy_width: int = 128,
-        energy_depth: int = 3,
+        energy_width: int | None = None,
+        energy_depth: int | None = None,
         learning_rate: float | None = None,
         validation_fraction: float = 0.15,
         categorical_features: Sequence[str] | None = None,
@@ -206,15 +208,17 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         if self.learning_rate is not None:
             schedule = replace(schedule, learning_rate=self.learning_rate)
         self.local_steps_ = self.local_steps or default_local_steps(start.kind)
+        sizes = choose_sizes(rows.rows, **sizes_of(self.get_params()))
+        self._set_sizes(sizes)
         density = fit_density(
             train_key,
             start,
             x,
             x_held_out,
-            source=Balanced(chains=self.chains, local_steps=self.local_steps_),
+            source=Balanced(chains=sizes.chains, local_steps=self.local_steps_),
             schedule=schedule,
-            width=self.energy_width,
-            depth=self.energy_depth,
+            width=sizes.energy_width,
+            depth=sizes.energy_depth,
             stretch=stretch_in_model_units(rows, self._bijection),
             on_report=on_report,
             checkpoints=checkpoints,
@@ -395,6 +399,9 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31))
+
+    def _set_sizes(self, sizes: Sizes) -> None:
+        self.chains_, self.energy_width_, self.energy_depth_ = sizes
 
     def _set_density(self, density: Density) -> None:
         self._frozen = FrozenModel(

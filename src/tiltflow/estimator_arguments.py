@@ -17,6 +17,8 @@ def check_arguments(estimator: Any) -> None:
             raise InputError(f"{name}: {found!r} is not known; use {', '.join(known)}")
     for name, least in {"chains": 2, "energy_width": 1, "energy_depth": 1}.items():
         found = getattr(estimator, name)
+        if found is None:
+            continue
         _check_kind(name, found, Integral)
         if not found >= least:
             raise InputError(f"{name}: {found!r} is too small; give {least} or more")

@@ -12,6 +12,7 @@ import numpy as np
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.training.preprocess import PREPROCESSINGS
+from tiltflow.training.sizes import Sizes
 
 FIGURES = (
     "log_normalizer",
@@ -39,6 +40,12 @@ def check_config(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], so
         raise InputError(
             f"{source}: the configuration is damaged: levels of no column; fit it anew"
         )
+    sizes = stored_sizes(config)
+    if not all(_is_count(1)(size) for size in sizes.values()):
+        raise InputError(
+            f"{source}: the configuration is damaged: the sizes are {sizes!r:.120}, which are not "
+            "counts; fit the model anew"
+        )
     d, rows = len(columns), arrays.get("rows")
     shapes = {"quanta": (d,), "origin": (d,), "step_size": ()}
     shapes["rows"] = (len(rows) if rows is not None and rows.ndim else 1, d)
@@ -50,16 +57,26 @@ def check_config(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], so
                 f"{source}: array '{name}' is {found}, where numbers of shape {shape} belong; "
                 "fit the model anew"
             )
-    _check_sizes(config, d, arrays, source)
+    _check_sizes(config, sizes, d, arrays, source)
+
+
+def stored_sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes of the fit; models written before they followed the rows have arguments alone."""
+    found = config.get("sizes", config["parameters"])
+    return {name: found.get(name) for name in Sizes._fields}
 
 
 def _check_sizes(
-    config: Mapping[str, Any], d: int, arrays: Mapping[str, np.ndarray], source: str
+    config: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    d: int,
+    arrays: Mapping[str, np.ndarray],
+    source: str,
 ) -> None:
-    stored, given = sum(array.size for array in arrays.values()), config["parameters"]
-    width, depth = given.get("energy_width", 1), given.get("energy_depth", 1)
+    stored = sum(array.size for array in arrays.values())
+    width, depth = sizes["energy_width"], sizes["energy_depth"]
     steps = d * d if "whiten" in config["preprocessing"] else d
-    sizes = {
+    asked = {
         "columns": (steps, stored),
         "base_components": ((config["base_components"] or 0) * d * d, stored),
         "proposal_components": (config["proposal_components"] * d * d, stored),
@@ -67,7 +84,7 @@ def _check_sizes(
         "energy_depth": (depth, len(arrays)),
         "earlier_energies": (config["earlier_energies"], len(arrays)),
     }
-    for name, (size, most) in sizes.items():
+    for name, (size, most) in asked.items():
         if size > most:
             raise InputError(
                 f"{source}: '{name}' asks for more than the arrays hold ({size:.4g} of {most}); "
@@ -141,6 +158,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bounded_proposal": FLAG,
     "preprocessing": (lambda value: value in PREPROCESSINGS, "a known preprocessing"),
     "local_steps": (_is_count(1), "a count"),
+    "sizes": (_maps_to(_is_count(1)), "a dictionary of counts"),
     "best_step": (_is_count(0), "a count"),
     "earlier_energies": (_is_count(0), "a count"),
     "ladder": FLAG,
@@ -151,5 +169,5 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (_are(_maps_to(_is_cell)), "a list of reports"),
     **dict.fromkeys(FIGURES, NUMBER),
 }
-OPTIONAL = ("levels", "bounded_proposal", "versions", "offset")
+OPTIONAL = ("levels", "bounded_proposal", "sizes", "versions", "offset")
 """What models written by earlier versions do not have."""

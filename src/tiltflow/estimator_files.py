@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tiltflow.data.schema import Schema
-from tiltflow.estimator_config import FIGURES, check_config
+from tiltflow.estimator_config import FIGURES, check_config, stored_sizes
 from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.frozen import FrozenModel
 from tiltflow.models.energies import MLPEnergy
@@ -17,6 +17,7 @@ from tiltflow.models.files import fill_tree, tree_arrays
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.bases import densities_template, describe_densities
 from tiltflow.training.preprocess import steps_template
+from tiltflow.training.sizes import Sizes
 
 
 def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -31,6 +32,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         **describe_densities(base, flow),
         "preprocessing": estimator.preprocessing_,
         "local_steps": estimator.local_steps_,
+        "sizes": {name: getattr(estimator, f"{name}_") for name in Sizes._fields},
         "best_step": estimator.n_iter_,
         "earlier_energies": len(frozen.earlier),
         "ladder": frozen.climbs,
@@ -80,9 +82,9 @@ def restore(
     for name in FIGURES:
         setattr(estimator, f"{name}_", float(config[name]))
     base, flow = densities_template(config, dimension)
-    make_energy = partial(
-        MLPEnergy, dimension, width=estimator.energy_width, depth=estimator.energy_depth
-    )
+    sizes = Sizes(**stored_sizes(config))
+    estimator._set_sizes(sizes)
+    make_energy = partial(MLPEnergy, dimension, width=sizes.energy_width, depth=sizes.energy_depth)
     energy = eqx.filter_eval_shape(make_energy, key=jax.random.key(0))
     bijection = steps_template(estimator.preprocessing_, dimension)
     # Models written before there were categories have none.

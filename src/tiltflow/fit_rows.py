@@ -41,6 +41,8 @@ class FitRows(NamedTuple):
     """Rows in the user's units, columns on grids spread by noise, and what is known of them."""
 
     schema: Schema
+    rows: int
+    """Of the whole table."""
     held_out: Float[np.ndarray, "m d"]
     training: Float[np.ndarray, "n d"]
     kept: Float[np.ndarray, "k d"]
@@ -118,7 +120,8 @@ def _all_rows(
     spread = dequantise(generator, rows[order], schema.quanta)
     held_out, training = np.split(spread, [len(of_held_out)])
     kept = rows[order[:KEPT_ROWS]]
-    return FitRows(schema, held_out, training, kept, effective_rows(of_held_out), None)
+    independent = effective_rows(of_held_out)
+    return FitRows(schema, len(rows), held_out, training, kept, independent, None)
 
 
 def _sampled_rows(
@@ -145,7 +148,7 @@ def _sampled_rows(
         noise = np.random.default_rng([seed, start])
         return dequantise(noise, np.concatenate(parts), schema.quanta)
 
-    return FitRows(schema, held_out, training, sample[:KEPT_ROWS], first, stretch)
+    return FitRows(schema, rows.rows, held_out, training, sample[:KEPT_ROWS], first, stretch)
 
 
 def _most(rows: int, width: int) -> int:

@@ -9,10 +9,11 @@ import polars as pl
 from tiltflow.data.streams import Stream, count_cells, open_stream, stream_of
 from tiltflow.data.tables import as_frame, read_features
 from tiltflow.memory import streams_rows
+from tiltflow.training.sizes import Sizes
 
 
 def load_table(
-    X: Any, sizes: dict[str, int], label_column: str | None = None, *, whole: bool = False
+    X: Any, sizes: dict[str, int | None], label_column: str | None = None, *, whole: bool = False
 ) -> Any:
     """X as a table in memory, or as a `Stream` where it is large and need not be `whole`.
 
@@ -33,6 +34,6 @@ def load_table(
     return X
 
 
-def sizes_of(parameters: dict[str, Any]) -> dict[str, int]:
-    """Of the parameters of an estimator those that `memory.py` wants to know."""
-    return {name: parameters[name] for name in ("chains", "energy_width", "energy_depth")}
+def sizes_of(parameters: dict[str, Any]) -> dict[str, int | None]:
+    """Of the parameters of an estimator those that `choose_sizes` takes; None follows the rows."""
+    return {name: parameters[name] for name in Sizes._fields}

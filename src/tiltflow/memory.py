@@ -18,6 +18,7 @@ import warnings
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.machine import find_machine
+from tiltflow.training.sizes import choose_sizes
 
 MOST_CELLS = 20_000_000
 """Cells of the largest table that a fit holds as a whole; of a larger one it holds a sample."""
@@ -33,10 +34,12 @@ STATES = 20
 """Copies of an energy's parameters: optimiser, averages, gradients, earlier energies."""
 
 
-def memory_bound(
-    rows: int, dimension: int, *, chains: int, energy_width: int, energy_depth: int
-) -> dict[str, int]:
-    """Bytes that a fit takes at most, by what one would lower to lower them."""
+def memory_bound(rows: int, dimension: int, **sizes: int | None) -> dict[str, int]:
+    """Bytes that a fit takes at most, by what one would lower to lower them.
+
+    `sizes` are those of `choose_sizes`, None where they follow the rows.
+    """
+    chains, energy_width, energy_depth = choose_sizes(rows, **sizes)
     n, d, width = rows, dimension, energy_width
     point = 4 * _per_point(dimension, energy_width, energy_depth)
     drawn = 8 * (width + COMPONENTS * d + 2 * FLOW_WIDTH + _of_transformer(d) * d)
@@ -49,7 +52,7 @@ def memory_bound(
     }
 
 
-def streams_rows(rows: int, dimension: int, **sizes: int) -> bool:
+def streams_rows(rows: int, dimension: int, **sizes: int | None) -> bool:
     """Whether a table is too large to be held as a whole, by itself or for this machine."""
     if rows * dimension > MOST_CELLS:
         return True
@@ -59,9 +62,7 @@ def streams_rows(rows: int, dimension: int, **sizes: int) -> bool:
     return sum(memory_bound(rows, dimension, **sizes).values()) > machine.total
 
 
-def check_memory(
-    rows: int, dimension: int, *, chains: int, energy_width: int, energy_depth: int
-) -> None:
+def check_memory(rows: int, dimension: int, **sizes: int | None) -> None:
     """Compare the bound with the machine: refuse what it never has, warn of what it has not now.
 
     Raises:
@@ -70,16 +71,14 @@ def check_memory(
     machine = find_machine()
     if machine is None:
         return
-    parts = memory_bound(
-        rows, dimension, chains=chains, energy_width=energy_width, energy_depth=energy_depth
-    )
+    parts = memory_bound(rows, dimension, **sizes)
     needed = sum(parts.values())
     if needed <= machine.available:
         return
     shares = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
     message = f"memory: this fit takes up to {needed / 1e9:.1f} GB ({shares}), "
     lower = max(("rows", "chains", "energy_width"), key=lambda name: parts[name])
-    found = {"rows": rows, "chains": chains, "energy_width": energy_width}[lower]
+    found = {"rows": rows, **choose_sizes(rows, **sizes)._asdict()}[lower]
     advice = f"lower {lower}, which is {found}"
     if needed > machine.total:
         raise InputError(f"{message}the machine has {machine.total / 1e9:.1f} GB; {advice}")

@@ -14,8 +14,8 @@ from tiltflow.data.errors import InputError
 
 HERE = Path(__file__).parent
 
-ALONE = ("kills", "fuzz", "stream", "flowmc", "ffjord")
-"""Benchmarks that a run of all leaves out: other packages, or ten minutes."""
+ALONE = ("kills", "fuzz", "stream", "sizes", "flowmc", "ffjord")
+"""Benchmarks that a run of all leaves out: other packages, or ten minutes and more."""
 
 
 def reproduce(
