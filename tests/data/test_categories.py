@@ -78,6 +78,41 @@ def test_what_is_no_category_is_refused(column, found):
         find_levels(table(column), ["c"], (), {}, "points.csv")
 
 
+@pytest.mark.parametrize(
+    "days",
+    [
+        ["01/02/2020", "13/02/2020"],
+        ["1.2.2020", "13.12.2020"],
+        ["2020/01/02", "2020/1/3"],
+        ["01/02/20", "1/3/20"],
+        ["2 Jan 2020", "02-feb-20"],
+        ["Jan 2, 2020", "March 13 2020"],
+        ["01/02/2020 12:30", "01/02/2020, 1:30:15 PM"],
+        ["12:30", "23:59:59.5"],
+        ["2020-01-02T12:30+01:00", "2020-01-02 12:30:00"],
+    ],
+)
+def test_dates_of_text_are_refused_with_advice(days):
+    with pytest.raises(InputError, match=r"column 'c' holds dates .*days since a first day"):
+        find_levels(table(days * 20), ["c"], (), {}, "points.csv")
+    declared = find_levels(table(days * 20), ["c"], ("c",), {}, "points.csv")
+    assert set(declared["c"]) == set(days)
+
+
+def test_what_only_looks_like_a_date_is_a_category():
+    for names in (["1.2.3", "1.10.0"], ["3/4", "1/2"], ["Jan", "Feb"], ["10-20", "20-30"]):
+        assert set(find_levels(table(names * 20), ["c"], (), {}, "X")["c"]) == set(names)
+
+
+def test_levels_are_plain_text_or_numbers():
+    whole = np.repeat(np.array([[1, 7], [2, 8]]), 20, axis=0)
+    levels = find_levels(whole, ["x", "c"], ("c",), {}, "X")
+    assert levels == {"c": (7, 8)} and all(type(level) is int for level in levels["c"])
+    parts = table(list(pandas.cut(np.arange(40.0), 2)))
+    with pytest.raises(InputError, match=r"column 'c' has the level .* turn its levels into text"):
+        find_levels(parts, ["c"], ("c",), {}, "X")
+
+
 def test_numbers_written_as_text_are_no_categories():
     assert find_levels(table(["1", "2.5"] * 20), ["c"], (), {}, "X") == {}
 

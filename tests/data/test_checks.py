@@ -118,3 +118,17 @@ def test_dates_are_refused_with_advice(table):
     with pytest.raises(InputError, match=r"dates or times .* days since a first day") as refused:
         as_table(table)
     assert hasattr(table, "dtype") or "column 'when'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *(DAYS[0], DAYS[0].date(), DAYS[0].time(), DAYS[1] - DAYS[0]),
+        *(pandas.Timestamp(DAYS[0]), pandas.Period("2026-01"), np.timedelta64(3, "D")),
+    ],
+)
+def test_dates_among_objects_are_refused_with_advice(cell):
+    frame = pandas.DataFrame({"a": [1.0, 2.0], "when": pandas.Series([0.5, cell], dtype=object)})
+    values, columns = as_table(frame)
+    with pytest.raises(InputError, match=r"row 2, column 'when' holds .*days since a first day"):
+        check_cells(values, columns, "X")

@@ -5,6 +5,7 @@ log-density in such a column is the log-probability of its level.
 """
 
 import datetime
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,18 @@ LEAST_ROWS_PER_LEVEL = 10
 MOST_LEVELS = 100
 """Text with more levels, or fewer rows of each, is taken for names or remarks: a density of them
 would only remember."""
+
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+_CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[ap]m)?"
+_DAY = (
+    r"\d{1,2}[./-]\d{1,2}[./-]\d{4}",
+    r"\d{4}[./-]\d{1,2}[./-]\d{1,2}",
+    r"\d{1,2}/\d{1,2}/\d{2}",
+    rf"\d{{1,2}}[ .-]*{_MONTH}[ .,-]*\d{{2,4}}",
+    rf"{_MONTH}[ .-]*\d{{1,2}},? *\d{{4}}",
+)
+DATE = re.compile(rf"(?:{'|'.join(_DAY)})(?:[ ,T]+{_CLOCK}.*)?|{_CLOCK}", re.IGNORECASE)
+"""Dates and times as people write them, beside those of ISO 8601."""
 
 Levels = Mapping[str, tuple[Any, ...]]
 """For each categorical column its levels, in the order of their codes."""
@@ -86,7 +99,8 @@ def order_levels(
     """The levels of one column, from how often each occurs: first the `ordered`, then by frequency.
 
     Raises:
-        InputError: a single level; without being `asked` for, too many levels, or dates.
+        InputError: a single level, or one that is neither text nor a number; without being `asked`
+            for, too many levels, or dates.
     """
     if len(counts) == 1:
         raise InputError(
@@ -95,7 +109,8 @@ def order_levels(
     if not asked:
         _refuse_free_text(counts, name, source)
     order = {level: place for place, level in enumerate(ordered)}
-    return tuple(sorted(counts, key=lambda it: (order.get(it, len(order)), -counts[it], str(it))))
+    found = sorted(counts, key=lambda it: (order.get(it, len(order)), -counts[it], str(it)))
+    return tuple(_plain(level, name, source) for level in found)
 
 
 def encode(
@@ -160,6 +175,17 @@ def is_missing(cell: Any) -> bool:
     )
 
 
+def _plain(level: Any, name: str, source: str) -> str | bool | int | float:
+    """A level as JSON has it: numbers of NumPy become those of Python."""
+    level = level.item() if isinstance(level, np.generic) else level
+    if not isinstance(level, str | bool | int | float):
+        raise InputError(
+            f"{source}: column '{name}' has the level {str(level)[:40]!r}, which is neither text "
+            "nor a number; turn its levels into text"
+        )
+    return level
+
+
 def _is_text(column: Shaped[np.ndarray, " n"], name: str, source: str) -> bool:
     """Whether a column holds text; numbers written as text are not categories.
 
@@ -207,6 +233,8 @@ def _refuse_free_text(counts: Counter[Any], name: str, source: str) -> None:
 def _is_date(level: Any) -> bool:
     if not isinstance(level, str):
         return False
+    if DATE.fullmatch(level.strip()):
+        return True
     try:
         datetime.datetime.fromisoformat(level)
     except ValueError:

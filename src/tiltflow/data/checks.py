@@ -1,5 +1,6 @@
 """Checks of a table before anything is fitted to it; every refusal is one `InputError` line."""
 
+import datetime
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -187,12 +188,26 @@ def as_numbers(
         for i, cell in enumerate(X[:, j]):
             number = _as_number(cell)
             if number is None:
+                kind = (
+                    f"a date or time; {OF_DATES}"
+                    if _is_date(cell)
+                    else "not a number; drop the column or turn it into numbers"
+                )
                 raise InputError(
                     f"{source}: row {first_row + i + 1}, column '{name}' holds "
-                    f"{str(cell)[:40]!r}, not a number; drop the column or turn it into numbers"
+                    f"{str(cell)[:40]!r}, {kind}"
                 )
             table[i, j] = number
     return table
+
+
+def _is_date(cell: Any) -> bool:
+    """Whether an object is a date or a time, of Python, NumPy or pandas; text is none."""
+    of_python = datetime.date | datetime.time | datetime.timedelta
+    # As with NA, pandas is not imported to know its type.
+    return isinstance(cell, of_python | np.datetime64 | np.timedelta64) or (
+        type(cell).__name__ == "Period"
+    )
 
 
 def _as_number(cell: Any) -> float | None:
