@@ -62,8 +62,13 @@ class FakeEstimator:
         X = X.to_numpy()
         return -0.5 * (X**2).sum(axis=1) + X[:, 0]
 
+    def set_output(self, *, transform):
+        assert transform == "polars"
+        return self
+
     def sample(self, n, key=None):
-        return np.random.default_rng(key).normal(size=(n, self.n_features_in_))
+        draws = np.random.default_rng(key).normal(size=(n, self.n_features_in_))
+        return pl.DataFrame(draws, schema=list(self.feature_names_in_))
 
     def mode_weights(self):
         centers = np.array([[1.0, -2.0], [0.5, 3.25]])

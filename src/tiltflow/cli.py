@@ -153,10 +153,14 @@ class Sample:
         check_new(self.out)
         from tiltflow.estimator import load
 
-        estimator = load(self.run_folder)
+        estimator = load(self.run_folder).set_output(transform="polars")
         draws = estimator.sample(self.num_samples, key=self.seed)
-        columns = dict(zip(estimator.feature_names_in_, draws.T))
-        write_table(self.out, {name: as_found(column) for name, column in columns.items()})
+        columns = {name: draws[name].to_numpy() for name in estimator.feature_names_in_}
+        found = {
+            name: as_found(column) if column.dtype in (float, object) else column
+            for name, column in columns.items()
+        }
+        write_table(self.out, found)
         print(f"{self.num_samples} draws written to {self.out}")
 
 

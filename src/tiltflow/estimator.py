@@ -20,7 +20,7 @@ from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.data.scanning import numbers_in_batches
-from tiltflow.data.schema import on_grids, to_numbers, to_rows
+from tiltflow.data.schema import on_grids, to_container, to_numbers, to_rows
 from tiltflow.data.streams import Stream
 from tiltflow.estimator_arguments import check_arguments
 from tiltflow.estimator_files import describe, restore
@@ -44,6 +44,7 @@ from tiltflow.frozen import (
 from tiltflow.loading import load_table, sizes_of
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
+from tiltflow.outputs import SetOutputMixin, index_of
 from tiltflow.sampling.program_room import make_room_for_programs
 from tiltflow.training.balanced import Balanced
 from tiltflow.training.bases import choose_base
@@ -60,7 +61,7 @@ from tiltflow.training.sizes import Sizes, choose_sizes
 from tiltflow.versions import installed_versions
 
 
-class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
+class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
     """A normalised density of a table: a base density tilted by a learned energy.
 
     Trained by maximum likelihood with negatives from chains that a flow carries between modes
@@ -147,7 +148,8 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
     ) -> "BalancedEBM":
         """Fit the density of the rows of X: (n, d), an array or a data frame; y is ignored.
 
-        X may also be the path of a table's file, or a lazy polars frame. Of more than 20 million
+        X may also be the path of a table's file, a lazy polars frame, or a table of Arrow (whatever
+        has `__arrow_c_stream__`); so it may for the methods that take rows. Of more than 20 million
         cells, or of more than the machine's memory is enough for, rows are read in batches and
         kept on the disk while the fit runs: in the folder of the checkpoints, or in the system's
         for temporary files. See docs/large_tables.md for what is then computed of a sample.
@@ -282,17 +284,18 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def sample(self, n: int = 1, key: int | None = None) -> Shaped[np.ndarray, "n d"]:
+    def sample(self, n: int = 1, key: int | None = None) -> Any:
         """Draw n rows of the EBM (not of the flow), (n, d), in the user's units.
 
         Every row is the end of a Metropolis-corrected chain of its own. Quantised columns come
         back on their grid; with categorical columns, the array is of objects and holds their
-        levels. `key` is a seed; None takes `random_state`'s.
+        levels. After `set_output` it is a data frame. `key` is a seed; None takes
+        `random_state`'s.
 
         Raises:
             InputError: n is not positive.
         """
-        return to_rows(self.schema_, self._sample_numbers(n, key))
+        return to_container(self.schema_, self._sample_numbers(n, key), self._container())
 
     def _sample_numbers(self, n: int, key: int | None) -> Float[np.ndarray, "n d"]:
         check_is_fitted(self)
@@ -307,31 +310,39 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
         return to_user_units(self._bijection, z)
 
-    def impute(self, X: Any, key: int | None = None) -> Shaped[np.ndarray, "n d"]:
+    def impute(self, X: Any, key: int | None = None) -> Any:
         """Rows with missing cells (nan), (n, d), each cell drawn given the others of its row.
 
         One draw for each row, so that columns keep their spread and their dependence; for
-        intervals, see `sample_given`. Cells that are there come back as they are. `key` is a seed;
-        None takes `random_state`'s.
+        intervals, see `sample_given`. Cells that are there come back as they are. After
+        `set_output` it is a data frame, for pandas with the index of X. `key` is a seed; None takes
+        `random_state`'s.
 
         Raises:
             InputError: text or infinite cells, or other columns than those of the fit.
         """
-        return self.sample_given(X, 1, key)[:, 0]
+        rows = self._numbers_given(X, 1, key)[:, 0]
+        return to_container(self.schema_, rows, self._container(), index_of(X))
 
     def sample_given(
         self, X: Any, n: int = 1, key: int | None = None
     ) -> Shaped[np.ndarray, "rows n d"]:
         """Draw n rows of p(missing | given) for every row of X, (rows, d), user's units.
 
-        A row of X gives the cells that are numbers, and asks for those that are missing (nan).
+        A row of X gives the cells that are numbers, and asks for those that are missing (nan). It
+        is an array always.
+
         The draws are ends of Metropolis-corrected chains; warns where their global moves are so
         rarely accepted that modes may have the wrong share. Raises as `impute` does.
         """
+        given = self._numbers_given(X, n, key)
+        return decode(given, self.schema_.columns, self.schema_.levels)
+
+    def _numbers_given(self, X: Any, n: int, key: int | None) -> Float[np.ndarray, "rows n d"]:
         check_is_fitted(self)
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
-        rows = to_numbers(self.schema_, X, missing=True)
+        rows = to_numbers(self.schema_, load_table(X, {}, whole=True), missing=True)
         seed = self._seed() if key is None else key
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
         filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
@@ -341,11 +352,10 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
                 f"X: row {int(refused.argmax()) + 1} is one of {int(refused.sum())} rows where "
                 "hardly any global move was accepted: what was drawn there may not have the right "
                 "share of every mode (is the row like those of the fit?)",
-                stacklevel=2,
+                stacklevel=3,
             )
         draws = on_grids(self.schema_, filled.rows)
-        filled_rows = np.where(np.isnan(rows)[:, None], draws, rows[:, None])
-        return decode(filled_rows, self.schema_.columns, self.schema_.levels)
+        return np.where(np.isnan(rows)[:, None], draws, rows[:, None])
 
     def mode_weights(
         self, label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None
@@ -440,7 +450,7 @@ class BalancedEBM(OutlierMixin, DensityMixin, BaseEstimator):
         """What `save` writes: compiled functions within a model cannot be pickled."""
         if not hasattr(self, "_frozen"):
             return dict(vars(self))
-        return {**self.get_params(deep=False), "_stored": describe(self)}
+        return {**self.get_params(deep=False), **self._output(), "_stored": describe(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As `load` does."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tiltflow.data.column_types import read_type
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.training.preprocess import PREPROCESSINGS
@@ -35,11 +36,12 @@ def check_config(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], so
                 f"{source}: the configuration is damaged: '{name}' is {config[name]!r:.60}, which "
                 f"is not {words}; fit the model anew"
             )
-    columns, levels = config["columns"], config.get("levels", {})
-    if not set(levels) <= set(columns):
-        raise InputError(
-            f"{source}: the configuration is damaged: levels of no column; fit it anew"
-        )
+    columns = config["columns"]
+    for name in ("levels", "types"):
+        if not set(config.get(name, {})) <= set(columns):
+            raise InputError(
+                f"{source}: the configuration is damaged: {name} of no column; fit it anew"
+            )
     sizes = stored_sizes(config)
     if not all(_is_count(1)(size) for size in sizes.values()):
         raise InputError(
@@ -133,9 +135,17 @@ def _are_names(value: Any) -> bool:
     return _are(_is_text)(value) and 0 < len(value) == len(set(value))
 
 
-def _are_levels(value: Any) -> bool:
+def _is_level_list(value: Any) -> bool:
     level = _are(lambda each: each is not None and _is_cell(each))
-    return _maps_to(lambda levels: level(levels) and 0 < len(levels) == len(set(levels)))(value)
+    return level(value) and 0 < len(value) == len(set(value))
+
+
+def _is_type(value: Any) -> bool:
+    try:
+        categories = read_type(value).categories
+    except (KeyError, TypeError, ValueError):
+        return False
+    return categories is None or _is_level_list(list(categories))
 
 
 def _is_verdict(value: Any) -> bool:
@@ -150,7 +160,8 @@ NUMBER, FLAG, TEXT = (_is_number, "a number"), (_is_flag, "true or false"), (_is
 ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "parameters": (_maps_to(lambda _: True), "a dictionary of arguments"),
     "columns": (_are_names, "a list of different names"),
-    "levels": (_are_levels, "a dictionary of lists of levels"),
+    "levels": (_maps_to(_is_level_list), "a dictionary of lists of levels"),
+    "types": (_maps_to(_is_type), "a dictionary of types"),
     "base": TEXT,
     "base_components": (_or_none(_is_count(1)), "a count or null"),
     "proposal_components": (_is_count(1), "a count"),
@@ -169,5 +180,5 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (_are(_maps_to(_is_cell)), "a list of reports"),
     **dict.fromkeys(FIGURES, NUMBER),
 }
-OPTIONAL = ("levels", "bounded_proposal", "sizes", "versions", "offset")
+OPTIONAL = ("levels", "types", "bounded_proposal", "sizes", "versions", "offset")
 """What models written by earlier versions do not have."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tiltflow.data.column_types import read_type
 from tiltflow.data.schema import Schema
 from tiltflow.estimator_config import FIGURES, check_config, stored_sizes
 from tiltflow.evaluation.verdict import read_verdict
@@ -28,6 +29,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "parameters": {**estimator.get_params(), "random_state": None},
         "columns": list(estimator.schema_.columns),
         "levels": {name: list(levels) for name, levels in estimator.schema_.levels.items()},
+        "types": {name: each._asdict() for name, each in estimator.schema_.types.items()},
         "base": estimator.base_,
         **describe_densities(base, flow),
         "preprocessing": estimator.preprocessing_,
@@ -87,9 +89,10 @@ def restore(
     make_energy = partial(MLPEnergy, dimension, width=sizes.energy_width, depth=sizes.energy_depth)
     energy = eqx.filter_eval_shape(make_energy, key=jax.random.key(0))
     bijection = steps_template(estimator.preprocessing_, dimension)
-    # Models written before there were categories have none.
+    # Models written before there were categories, or types of columns, have none.
     levels = {name: tuple(each) for name, each in config.get("levels", {}).items()}
-    estimator.schema_ = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"])
+    types = {name: read_type(each) for name, each in config.get("types", {}).items()}
+    estimator.schema_ = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"], types)
     estimator._set_columns()
     estimator._kept_rows = arrays["rows"]
 

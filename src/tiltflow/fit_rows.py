@@ -133,7 +133,7 @@ def _sampled_rows(
 ) -> FitRows:
     first = min(_most(HELD_OUT_ROWS, rows.width), max(1, round(held_out_share * rows.rows)))
     sample = rows.read(0, min(rows.rows, first + _most(SAMPLE_ROWS, rows.width)))
-    schema = describe_columns(sample, scanned.stream.columns, scanned.levels)
+    schema = describe_columns(sample, scanned.stream.columns, scanned.levels, scanned.stream.types)
     warn_of_ties(sample, schema)
     held_out, training = np.split(dequantise(generator, sample, schema.quanta), [first])
     trained_on = rows.rows - first

@@ -27,7 +27,7 @@ def streamed(X, categorical):
     found = scan(stream_of(X), categorical)
     rows = np.concatenate(list(encoded(found.stream, found.levels)))
     assert len(rows) == found.rows
-    return describe_columns(rows, found.stream.columns, found.levels), rows
+    return describe_columns(rows, found.stream.columns, found.levels, found.stream.types), rows
 
 
 def outcome(find, X, categorical):

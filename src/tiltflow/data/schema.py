@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from jaxtyping import Float, Shaped
 
 from tiltflow.data.categories import Levels, decode, encode, find_levels, levels_of_frame
 from tiltflow.data.checks import as_table, check_cells, check_shape, check_table
+from tiltflow.data.column_types import Container, Types, as_container, types_of
 from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.matching import match_columns
@@ -27,6 +29,8 @@ class Schema(NamedTuple):
     levels: Levels
     quanta: Float[np.ndarray, " d"]
     origin: Float[np.ndarray, " d"]
+    types: Types = MappingProxyType({})
+    """What the columns were before they became numbers, where that is known."""
 
 
 def find_schema(
@@ -47,17 +51,17 @@ def find_schema(
     check_shape(values, columns, source)
     levels = find_levels(values, columns, categorical or (), levels_of_frame(X), source)
     rows = check_table(encode(values, columns, levels, source), columns, source)
-    return describe_columns(rows, columns, levels), rows
+    return describe_columns(rows, columns, levels, types_of(X)), rows
 
 
 def describe_columns(
-    rows: Float[np.ndarray, "n d"], columns: Sequence[str], levels: Levels
+    rows: Float[np.ndarray, "n d"], columns: Sequence[str], levels: Levels, types: Types
 ) -> Schema:
     """The schema of checked rows, (n, d), in which codes stand for the `levels`."""
     coded = np.array([name in levels for name in columns])
     quanta = np.where(coded, 1.0, 0.0)
     quanta[~coded] = find_quanta(rows[:, ~coded])
-    return Schema(tuple(columns), levels, quanta, most_frequent(rows))
+    return Schema(tuple(columns), levels, quanta, most_frequent(rows), types)
 
 
 def warn_of_ties(rows: Float[np.ndarray, "n d"], schema: Schema) -> None:
@@ -109,3 +113,13 @@ def on_grids(schema: Schema, numbers: Float[np.ndarray, "*n d"]) -> Float[np.nda
 def to_rows(schema: Schema, numbers: Float[np.ndarray, "*n d"]) -> Shaped[np.ndarray, "*n d"]:
     """Rows as they were: numbers on their grids, and levels for codes (an object array then)."""
     return decode(on_grids(schema, numbers), schema.columns, schema.levels)
+
+
+def to_container(
+    schema: Schema, numbers: Float[np.ndarray, "n d"], container: Container, index: Any = None
+) -> Any:
+    """As `to_rows`, in an array, or in a frame whose columns have the types that they had."""
+    if container == "default":
+        return to_rows(schema, numbers)
+    rows = on_grids(schema, numbers)
+    return as_container(container, rows, schema.columns, schema.levels, schema.types, index)

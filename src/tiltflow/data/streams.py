@@ -14,6 +14,7 @@ import polars as pl
 
 from tiltflow.data.categories import Levels, levels_of_frame
 from tiltflow.data.checks import as_table, check_shape
+from tiltflow.data.column_types import Types, types_of
 from tiltflow.data.delimited import csv_batches
 from tiltflow.data.errors import InputError, damage_is_named
 from tiltflow.data.tables import (
@@ -33,7 +34,8 @@ Batch = Mapping[str, np.ndarray]
 class Stream(NamedTuple):
     """A table that can be gone through any number of times.
 
-    `levels` are those that a data frame declares for its categorical columns.
+    `levels` are those that a data frame declares for its categorical columns, `types` those of its
+    columns.
     """
 
     columns: tuple[str, ...]
@@ -41,6 +43,7 @@ class Stream(NamedTuple):
     source: str
     """The file or the argument, for messages."""
     levels: Levels
+    types: Types
 
 
 def batch_rows(width: int) -> int:
@@ -67,7 +70,7 @@ def stream_of(X: Any, source: str = "X") -> Stream:
         for first in range(0, len(X), size):
             yield _columns_of(rows[first : first + size], columns)
 
-    return Stream(tuple(columns), batches, source, levels_of_frame(X))
+    return Stream(tuple(columns), batches, source, levels_of_frame(X), types_of(X))
 
 
 def open_stream(path: str | Path, label_column: str | None = None) -> Stream:
@@ -128,19 +131,20 @@ def _columns_of(rows: Any, columns: list[str]) -> Batch:
 
 def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy frame") -> Stream:
     with damage_is_named(Path(source), kind):
-        names = tuple(scan().collect_schema().names())
+        schema = scan().collect_schema()
+    names = tuple(schema.names())
 
     def batches() -> Iterator[Batch]:
         with damage_is_named(Path(source), kind):
             for frame in scan().collect_batches(chunk_size=batch_rows(len(names))):
                 yield frame_columns(frame, Path(source))
 
-    return Stream(names, batches, source, {})
+    return Stream(names, batches, source, {}, types_of(pl.DataFrame(schema=schema)))
 
 
 def _open_csv(path: Path) -> Stream:
     columns, batches = csv_batches(path, batch_rows)
-    return Stream(tuple(columns), batches, str(path), {})
+    return Stream(tuple(columns), batches, str(path), {}, {})
 
 
 def _open_parquet(path: Path) -> Stream:
@@ -186,7 +190,7 @@ def _open_npy(path: Path) -> Stream:
                 parts = read(first * row_step, count * width).reshape(count, width).T
             yield {name: part.astype(np.float64) for name, part in zip(columns, parts)}
 
-    return Stream(columns, batches, str(path), {})
+    return Stream(columns, batches, str(path), {}, {})
 
 
 def _map_npy(path: Path) -> np.memmap:

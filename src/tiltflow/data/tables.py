@@ -96,6 +96,26 @@ def as_frame(columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
     )
 
 
+def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """`as_frame` of a file, with the types of its numbers where its kind of file has types.
+
+    Whole numbers that float64 has no room for stay as they were read.
+    """
+    if extension(path) not in _SCANNERS:
+        return frame
+    with damage_is_named(path, extension(path)), panics_are_not_printed():
+        schema = _SCANNERS[extension(path)](path).collect_schema()
+    typed = []
+    for name, dtype in schema.items():
+        if name not in frame.columns or frame[name].dtype != pl.Float64:
+            continue
+        column = frame[name].fill_nan(None)
+        exact = not dtype.is_integer() or (column.abs() < 2**53).all()
+        if (dtype.is_integer() and exact) or dtype in (pl.Boolean, pl.Float32):
+            typed.append(column.cast(dtype))
+    return frame.with_columns(typed)
+
+
 def read_columns(path: str | Path, label_column: str | None = None) -> dict[str, np.ndarray]:
     """All the columns of a table, (n,) each, in order: float64, or object where they hold text.
 
@@ -306,7 +326,9 @@ def _write_csv(file: Any, columns: Mapping[str, np.ndarray]) -> None:
     texts = [*columns, *(cell for it in columns.values() if it.dtype.kind in "OU" for cell in it)]
     # A row that starts with a '#' would be a comment, and other separators would separate.
     odd = any(set("#;\t\r") & set(str(text)) for text in texts)
-    pl.DataFrame(columns).write_csv(file, quote_style="non_numeric" if odd else "necessary")
+    # Such a file has no booleans: true would be read as text.
+    plain = pl.DataFrame(columns).cast({pl.Boolean: pl.Int8})
+    plain.write_csv(file, quote_style="non_numeric" if odd else "necessary")
 
 
 def _write_gzipped_csv(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
@@ -334,6 +356,12 @@ _READERS = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".h5": _read_h5,
+}
+_SCANNERS: dict[str, Callable[[Path], pl.LazyFrame]] = {
+    ".parquet": lambda path: pl.scan_parquet(path, glob=False),
+    ".arrow": lambda path: pl.scan_ipc(path, glob=False),
+    ".feather": lambda path: pl.scan_ipc(path, glob=False),
+    ".ndjson": lambda path: pl.scan_ndjson(path, infer_schema_length=None),
 }
 _WRITERS: dict[str, Callable[[IO[bytes], Mapping[str, np.ndarray]], None]] = {
     ".csv": _write_csv,
