@@ -1,16 +1,20 @@
 """A fit that is stopped or killed, and gone on with, by both doors."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import tiltflow
 from tiltflow import BalancedEBM
+from tiltflow.cli import main
 from tiltflow.data.errors import InputError
 from tiltflow.data.tables import write_table
 from tiltflow.estimator_files import describe
@@ -85,9 +89,9 @@ def command(tmp_path_factory):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
-    def begin(*more):
+    def begin(*more, out="run"):
         return subprocess.Popen(
-            [program, "fit", folder / "table.csv", "--out", folder / "run", "--quiet",
+            [program, "fit", folder / "table.csv", "--out", folder / out, "--quiet",
              "--checkpoint-seconds=0", *options, *more],
             env=os.environ | cache, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -144,3 +148,81 @@ def test_stopped_by_a_signal_killed_and_gone_on_with(command):
     with begin("--resume") as again:
         assert "this fit is finished" in again.communicate()[0]
     assert again.returncode == 0
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_fit_goes_on_to_the_same_bits(command):
+    run, begin = command[0].with_name("interrupted"), command[1]
+    with begin(out="interrupted") as first:
+        wait_for(run, first, 2)
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate()
+    assert first.returncode == 130
+    assert said.splitlines()[-1] == (
+        "tiltflow: stopped by SIGINT; go on by the same command with --resume"
+    )
+    assert checkpoint_files(run) and not (run / "model.safetensors").exists()
+    written = (run / "metrics.jsonl").read_text().count('"energy_gap"')
+    for more, out in (("--resume",), "interrupted"), ((), "whole"):
+        with begin(*more, out=out) as process:
+            said = process.communicate()[1]
+        assert process.returncode in (0, 1), said
+    whole = run.with_name("whole")
+    (reports, again) = (
+        without_speed(map(json.loads, (each / "metrics.jsonl").read_text().splitlines()))
+        for each in (whole, run)
+    )
+    assert again == reports
+    # It was stopped within the training of the energy.
+    assert written < sum(each["stage"] == "energy" for each in reports)
+    name = "model.safetensors"
+    assert (run / name).read_bytes() == (whole / name).read_bytes()
+
+
+STORED = Path(__file__).parent / "stored_models"
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that has no room left after so many files."""
+    left = [10**9]
+
+    def fsync(number):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return left
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_full_disk_at_the_last_save_leaves_no_half_of_a_model(
+    room, disk, tmp_path, monkeypatch, capsys
+):
+    fitted = vars(tiltflow.load(STORED / "format_3_early"))
+
+    def fit(self, X, **_):
+        disk[0] = room
+        vars(self).update(fitted)
+
+    monkeypatch.setattr(BalancedEBM, "fit", fit)
+    write_table(tmp_path / "table.csv", {"a": two_modes()[:, 0], "b": two_modes()[::-1, 0]})
+    run = tmp_path / "run"
+    assert main(["fit", str(tmp_path / "table.csv"), "--out", str(run), "--quiet"]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in said and "same command with --resume" in said
+    assert {path.name for path in run.iterdir()} <= {"checkpoints", "metrics.jsonl"}
+    disk[0] = 10**9
+    assert main(["score", str(run), str(tmp_path / "table.csv"), "--out", "never.csv"]) == 2
+    assert "is not there; name a folder that fit has made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_full_disk_leaves_the_model_that_was_there(room, disk, tmp_path):
+    old, new = (tiltflow.load(STORED / f"format_3_{name}") for name in ("early", "flow"))
+    old.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    disk[0] = room
+    with pytest.raises(OSError, match="No space left"):
+        new.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -126,11 +126,13 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
         ("[" * 100_000, "cannot be read"),
         (b'{"format_version": 3, "a": "\xff"}', "cannot be read"),
         ('{"format_version": true}', "format version True"),
+        ('{"format_version": 2}', "format version 2, .* reads 3; formats before .*: fit the model"),
+        ('{"format_version": 4}', "format version 4, .* reads 3; use the version that wrote it"),
         ('{"format_version": 3.0}', r"format version 3\.0"),
         ('{"format_version": "3"}', "format version '3'"),
         ('{"format_version": ' + "9" * 4000 + "}", "format version 9999"),
     ],
-    ids=["deep", "bytes", "true", "float", "text", "vast"],
+    ids=["deep", "bytes", "true", "before", "after", "float", "text", "vast"],
 )
 def test_odd_configurations_are_named(tmp_path, config, words):
     write_model(tmp_path, {}, {})

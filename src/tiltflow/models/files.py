@@ -9,6 +9,7 @@ bit, are noticed (models written before there was one have none).
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from safetensors.numpy import load, save
 from tiltflow.data.errors import InputError, reason
 from tiltflow.data.machine import check_room
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = FIRST_RELEASED = 3
 CONFIG_NAME, ARRAYS_NAME = "config.json", "model.safetensors"
 DIGEST = "arrays_sha256"
 
@@ -74,9 +75,9 @@ def fill_tree(name: str, template: Tree, arrays: dict[str, np.ndarray], source: 
 
 
 def write_model(folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Write both files, each first beside its place and then renamed; others are left alone.
+    """Write both files, first beside their places, and then rename them; others are left alone.
 
-    Raises `OSError` as `write_durably` does.
+    Raises `OSError` where there is no room or no right to; what was there is left as it was then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     packed = save({name: np.array(array, order="C") for name, array in arrays.items()})
@@ -85,24 +86,26 @@ def write_model(folder: Path, config: dict[str, Any], arrays: dict[str, np.ndarr
         ARRAYS_NAME: packed,
         CONFIG_NAME: json.dumps(about | config, indent=2).encode(),
     }
-    for name, content in contents.items():
-        write_durably(folder / name, content)
+    write_durably({folder / name: content for name, content in contents.items()})
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a whole file or none, which is on the disk when this returns.
+def write_durably(contents: Mapping[Path, bytes]) -> None:
+    """Write whole files or none, which are on the disk when this returns.
 
     Raises `OSError` where there is no room or no right to; nothing is left behind then.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = {path: path.with_name(f".{path.name}.partial") for path in contents}
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        for path, content in contents.items():
+            with partial[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for path in contents:
+            os.replace(partial[path], path)
     finally:
-        partial.unlink(missing_ok=True)
+        for path in partial.values():
+            path.unlink(missing_ok=True)
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -123,9 +126,12 @@ def read_model(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from None
     found = config.get("format_version") if isinstance(config, dict) else type(config).__name__
     if type(found) is not int or found != FORMAT_VERSION:
+        mend = "use the version that wrote it"
+        if type(found) is int and 0 < found < FIRST_RELEASED:
+            mend = "formats before that were never released: fit the model anew"
         raise InputError(
             f"{config_path}: format version {found!r:.40}, this tiltflow reads {FORMAT_VERSION}; "
-            "use the version that wrote it"
+            f"{mend}"
         )
     try:
         check_room(2 * arrays_path.stat().st_size, str(arrays_path))

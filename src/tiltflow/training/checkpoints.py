@@ -196,7 +196,7 @@ class Checkpoints:
     def _write(self, stages: dict[str, Any], number: int) -> None:
         content = _pack(self._identity, stages)
         digest = hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
-        write_durably(self.run / CHECKPOINTS / f"{number:08d}-{digest}.safetensors", content)
+        write_durably({self.run / CHECKPOINTS / f"{number:08d}-{digest}.safetensors": content})
         for path in self._files()[:-KEPT]:
             path.unlink()
 
