@@ -3,6 +3,10 @@
 Every kill is of the process that goes on after the last one, until a fit ends before its kill
 comes; then its files are compared and the next fit begins. So a kill has been survived when the fit
 that it hit ends with the bits of the one that was let be.
+
+The start of a process, the verdict and the report take longer than the training of so small a fit.
+So every other kill waits for a report of the energy's training, which one is drawn, and comes at a
+random moment of the chunk of steps after it; the others come at a random moment of the process.
 """
 
 import json
@@ -12,15 +16,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from tiltflow.data.tables import write_table
+from tiltflow.report.table import format_table
 from tiltflow.training.checkpoints import read_checkpoint
 from tiltflow.training.run_folder import checkpoint_files
 
 KILLS = 30
 SECONDS = 1.0
+CHUNK_SECONDS = 0.2
+"""A chunk of steps of the fit takes about so long."""
 OPTIONS = (
     "--base=gaussian --preprocessing=standardise --chains=64 --energy-width=8 "
     f"--energy-depth=1 --local-steps=2 --checkpoint-seconds={SECONDS} --quiet"
@@ -45,29 +53,61 @@ def bench_kills(*, seed: int, quiet: bool, kills: int = KILLS, options: str = OP
         _run(folder, "timed", options)
         longest = time.perf_counter() - started
         print(f"one fit takes {longest:.1f} s, a checkpoint is due every {SECONDS} s", flush=True)
+        of_energy = _stages(folder / "reference").count("energy")
 
         survived, hit, fit = 0, 0, 0
         lost: list[int] = []
         fallen: dict[str, int] = {}
-        for _ in range(kills):
-            while not _run(folder, f"run{fit}", options, generator.uniform(0, 1.5 * longest)):
-                survived += hit * _same(folder / "reference", folder / f"run{fit}")
+        for number in range(kills):
+            while True:
+                run = folder / f"run{fit}"
+                before = _stages(run)
+                when = _when(generator, number, longest, before.count("energy"), of_energy)
+                if _run(folder, run.name, options, when):
+                    break
+                survived += hit * _same(folder / "reference", run)
                 hit, fit = 0, fit + 1
             hit += 1
-            stage = ["nothing", *_stages(folder / f"run{fit}")][-1]
-            fallen[stage] = fallen.get(stage, 0) + 1
-            lost.append(_lost_reports(folder / f"run{fit}"))
+            place = _place(before, _stages(run))
+            fallen[place] = fallen.get(place, 0) + 1
+            lost.append(_lost_reports(run))
             if not quiet:
-                print(f"killed in fit {fit}, after {stage}, {lost[-1]} reports lost", flush=True)
+                print(f"killed in fit {fit}, {place}, {lost[-1]} reports lost", flush=True)
         _run(folder, f"run{fit}", options)
         survived += hit * _same(folder / "reference", folder / f"run{fit}")
-    stages = ", ".join(f"{stage} {count}" for stage, count in sorted(fallen.items()))
-    print(f"survived {survived} of {kills} kills, in {fit + 1} fits; last report: {stages}")
+    print(f"survived {survived} of {kills} kills, in {fit + 1} fits")
+    print(format_table(["killed", "times"], [[it, str(n)] for it, n in sorted(fallen.items())]))
     print(f"reports of chunks lost by a kill: {np.median(lost):g} (median), {max(lost)} at most")
     return survived
 
 
-def _run(folder: Path, name: str, options: str, kill_after: float | None = None) -> bool:
+class When(NamedTuple):
+    """A kill so many seconds after so many reports of the energy are written."""
+
+    seconds: float
+    reports: int = 0
+
+
+def _when(
+    generator: np.random.Generator, number: int, longest: float, written: int, of_energy: int
+) -> When | None:
+    """The moment of a kill; None where the fit that it shall hit is beyond the energy."""
+    if number % 2 == 0:
+        return When(generator.uniform(0, 1.5 * longest))
+    if written >= of_energy:
+        return None
+    report = int(generator.integers(written, of_energy)) + 1
+    return When(generator.uniform(0, CHUNK_SECONDS), report)
+
+
+def _place(before: list[str], after: list[str]) -> str:
+    """Where a process was killed, by the reports before it began and those after its end."""
+    if len(after) > len(before):
+        return f"in the process that reported {after[-1]}"
+    return f"before it went on after {after[-1] if after else 'nothing'}"
+
+
+def _run(folder: Path, name: str, options: str, when: When | None = None) -> bool:
     """Begin or go on with a fit; whether it was killed."""
     arguments = ["fit", str(folder / "table.csv"), "--out", str(folder / name), "--resume"]
     environment = os.environ | ENVIRONMENT | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
@@ -78,8 +118,12 @@ def _run(folder: Path, name: str, options: str, kill_after: float | None = None)
         stderr=subprocess.PIPE,
         text=True,
     )
+    while when and process.poll() is None:
+        if _stages(folder / name).count("energy") >= when.reports:
+            break
+        time.sleep(0.002)
     try:
-        said = process.communicate(timeout=kill_after)[1]
+        said = process.communicate(timeout=when.seconds if when else None)[1]
     except subprocess.TimeoutExpired:
         process.kill()
         said = process.communicate()[1]
