@@ -11,7 +11,9 @@ import paramax
 import pytest
 from flowjax.distributions import AbstractDistribution, Normal
 
-from tiltflow.training.maximum_likelihood import Minimise, fit_flow
+from tiltflow.data.errors import InputError
+from tiltflow.training.flow_objective import Minimise
+from tiltflow.training.maximum_likelihood import check_fit, fit_flow
 
 # One shape for all, so that one compilation serves them.
 N = 64
@@ -102,11 +104,56 @@ def test_what_is_not_finite_is_never_kept(start):
     assert result.held_out_log_likelihood > score(start, held_out) + 1
 
 
-def test_rows_without_any_good_batch_leave_the_start(start):
+def test_rows_without_any_good_batch_are_named(start):
     x = np.full((N, 2), np.nan)
-    result, reports = fit(start, x, normal_rows(2, 2.0))
-    assert result.flow is start
-    assert len(reports) == 3 and result.skipped == 20 * 3
+    with pytest.raises(
+        InputError, match=r"^rows: the log-density is -inf at row 1 \(64 of 64 rows"
+    ):
+        fit(start, x, normal_rows(2, 2.0))
+
+
+def test_held_out_rows_that_are_not_finite_end_it_with_the_reason(start):
+    held_out = normal_rows(2, 2.0)
+    held_out[4, 1] = np.inf
+    result, reports = fit(start, normal_rows(1, 2.0), held_out)
+    assert len(reports) == 1 and result.flow is start
+    assert result.stopped == reports[0]["stopped"]
+    assert "held-out rows: the log-density is -inf at row 5 (1 of 64 rows)" in result.stopped
+    with pytest.raises(InputError, match="at row 5"):
+        check_fit(result)
+
+
+@dataclass(frozen=True)
+class FailsLater:
+    """The likelihood, but not a number once the location is near the rows."""
+
+    def __call__(self, key, flow, batch):
+        far = paramax.unwrap(flow).loc[0] < 1
+        return jnp.where(far, -flow.log_prob(batch).mean(), jnp.nan)
+
+
+def test_what_fails_later_ends_with_the_best_so_far(start):
+    """Its rows are as they were, so that the flow alone says nothing: steps are skipped."""
+    x, held_out = normal_rows(1, 2.0), normal_rows(2, 2.0)
+    result, _ = fit(start, x, held_out, objective=Minimise(FailsLater()))
+    assert result.skipped > 0 and result.stopped is None
+    assert result.steps > 0 and result.held_out_log_likelihood > score(start, held_out) + 0.5
+
+
+class Blind(Minimise):
+    """As `Minimise`, but told that the rows have no likelihood."""
+
+    def diagnose(self, flow, x):
+        raise InputError("the field is not finite at row 1")
+
+
+def test_a_known_reason_ends_it_at_the_last_good_state(start):
+    x, held_out = normal_rows(1, 2.0), normal_rows(2, 2.0)
+    result, reports = fit(start, x, held_out, objective=Blind(FailsLater()))
+    assert result.steps > 0
+    assert result.stopped == "rows: the field is not finite at row 1" == reports[-1]["stopped"]
+    assert sum("stopped" in report for report in reports) == 1
+    assert reports[-1]["skipped_steps"] == 20
 
 
 def test_a_good_start_is_not_lost_in_the_first_steps(start):

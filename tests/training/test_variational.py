@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from tiltflow.data.errors import InputError
 from tiltflow.models.integration import Integration
 from tiltflow.models.posteriors import ContinuousPosterior, GaussianPosterior, PlanarPosterior
 from tiltflow.models.variational_autoencoder import VariationalAutoencoder
@@ -60,6 +61,17 @@ def test_weights_of_the_bound_have_the_marginal_likelihood_as_their_mean(posteri
     expected = np.exp(log_marginal(model, x))
     assert (np.abs(weights.mean(axis=1) - expected) < 4.5 * error).all()
     assert (np.asarray(value).reshape(2, -1).mean(axis=1) < np.log(expected)).all()
+
+
+def test_rows_without_a_bound_are_named():
+    """A weight that is not a number in the encoder: no row has one."""
+    model = new_model(GaussianPosterior())
+    bias = model.encoder.layers[-1].bias
+    broken = eqx.tree_at(lambda it: it.encoder.layers[-1].bias, model, bias.at[0].set(jnp.nan))
+    grey = jnp.full((4, PIXELS), 0.5)
+    VariationalBound().diagnose(model, grey)
+    with pytest.raises(InputError, match=r"the bound is nan at row 1 \(4 of 4 rows\)"):
+        VariationalBound().diagnose(broken, grey)
 
 
 def test_training_raises_the_bound_and_pixels_are_drawn_anew():

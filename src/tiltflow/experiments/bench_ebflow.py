@@ -1,8 +1,8 @@
 """Benchmark: a step of score matching against one of maximum likelihood, with dense linear layers.
 
 The same flow (two d x d layers with a smooth leaky ReLU between), the same rows and optimiser; only
-the loss differs. Compiled chunks are timed in turns, and medians compared. By count of additions
-and multiplications, of b rows:
+the loss differs. Compiled chunks are timed in turns by the processor's time (`clock.py`), and
+medians compared. By count of additions and multiplications, of b rows:
 
     likelihood            16/3 d^3 + 10 b d^2    LU and inverse of both layers; 5 products
     denoising                        22 b d^2    11 products: 4 for the score, 7 for its gradient
@@ -15,13 +15,13 @@ Adam's two moments and the average, d^2 each: little beside 100 rows, all there 
 
 import itertools
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tiltflow.experiments.clock import clock
 from tiltflow.models.energy_flow_architectures import fully_connected_energy_flow
 from tiltflow.report.table import format_table
 from tiltflow.training.denoising_score_matching import DenoisingScoreMatching
@@ -32,8 +32,8 @@ from tiltflow.training.flow_losses import (
     SampledMaximumLikelihood,
     ScoreMatching,
 )
+from tiltflow.training.flow_objective import Minimise
 from tiltflow.training.maximum_likelihood import (
-    Minimise,
     initial_state,
     parts_of,
     run_chunk,
@@ -105,8 +105,8 @@ def measure(
     for _ in range(repeats + 1):
         for name, (fixed, compiled) in runs.items():
             state = jax.block_until_ready(initial_state(*parts_of(flow)[:2]))
-            started = time.perf_counter()
+            started = clock()
             jax.block_until_ready(compiled(fixed, state))
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     # The first turn warms up.
     return {name: 1e3 * statistics.median(each[1:]) / chunk for name, each in seconds.items()}

@@ -33,6 +33,7 @@ from tiltflow.evaluation.quadrature import Grid, grid_around, kl_divergence
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.contenders import choose
 from tiltflow.experiments.density_images import CELLS, Image, read_image, write_image
+from tiltflow.experiments.failures import failures
 from tiltflow.experiments.flow_entrants import LIKELIHOOD, Entrant, excess, first_of_each
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible, normalise_activations
 from tiltflow.models.energy_flow_architectures import coupled_energy_flow
@@ -47,7 +48,8 @@ from tiltflow.training.flow_losses import (
     SampledMaximumLikelihood,
     ScoreMatching,
 )
-from tiltflow.training.maximum_likelihood import Minimise, fit_flow
+from tiltflow.training.flow_objective import Minimise
+from tiltflow.training.maximum_likelihood import fit_flow
 from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 
 EXPERIMENT = "ebflow-2d"
@@ -180,7 +182,7 @@ def train(
     flow = eqx.filter_jit(coupled_energy_flow)(
         jax.random.fold_in(key, 2), 2, blocks=settings.blocks, width=settings.width
     )
-    skipped = 0
+    skipped, stopped = 0, None
     for stage, (level, steps) in enumerate(settings.stages(entrant)):
         # A row returns with other noise; each step has rows of its own.
         copies = -(-steps * settings.batch_size // settings.rows)
@@ -206,10 +208,10 @@ def train(
             averaging=settings.averaging,
         )
         assert isinstance(fit.flow, EnergyFlow)
-        flow, skipped = fit.flow, skipped + fit.skipped
+        flow, skipped, stopped = fit.flow, skipped + fit.skipped, stopped or fit.stopped
     check_invertible(flow)
     to_user = Affine(jnp.zeros(2), jnp.full(2, UNIT))
-    return Transformed(flow, to_user), {"skipped": skipped}
+    return Transformed(flow, to_user), {"skipped": skipped, "stopped": stopped}
 
 
 def _adds_noise(loss: FlowLoss) -> bool:
@@ -275,7 +277,7 @@ def summary(settings: Settings, lines: Sequence[Line], *, seeds: int) -> str:
         rows.append([*names, figures[0], above, *figures[1:], seconds])
     first, *others = COLUMNS
     columns = ["data", "loss", "setting", first, "above likelihood", *others, "seconds"]
-    return f"{title}\n{format_table(columns, rows)}"
+    return f"{title}\n{format_table(columns, rows)}\n{failures(lines)}"
 
 
 def bars_met(lines: Sequence[Line]) -> list[str]:

@@ -27,6 +27,8 @@ from tiltflow.data.preprocessing import to_model_units
 from tiltflow.data.public_tables import FOLDER
 from tiltflow.data.stand_in_tables import STAND_INS, load_stand_in
 from tiltflow.experiments.cells import Cell, Line, run_cells
+from tiltflow.experiments.clock import clock
+from tiltflow.experiments.failures import failures
 from tiltflow.experiments.published_tables import NEGATIVE_LOG_LIKELIHOODS, NETWORKS, TABLES
 from tiltflow.experiments.table_contest import (
     BALANCED,
@@ -37,7 +39,7 @@ from tiltflow.experiments.table_contest import (
     fit_balanced,
     verdict,
 )
-from tiltflow.experiments.table_rivals import Rival, clock, fit_rival, log_prob_of_rows, rivals
+from tiltflow.experiments.table_rivals import Rival, fit_rival, log_prob_of_rows, rivals
 from tiltflow.experiments.table_scores import COMPONENTS, mixture_scores
 from tiltflow.report.table import format_table
 from tiltflow.training.preprocess import fit_steps
@@ -206,7 +208,9 @@ def fit_flow_on(
     x, held_out = (to_model_units(bijection, part)[0] for part in splits[:2])
     flow, figures = fit_rival(jax.random.key(seed), rival, x, held_out, seconds=seconds)
     z, log_det = to_model_units(bijection, splits.test)
-    return figures_of(log_prob_of_rows(flow, z) + log_det) | figures
+    scores = log_prob_of_rows(flow, z) + log_det
+    failed = int((~np.isfinite(scores)).sum())
+    return figures_of(scores) | figures | {"failed_rows": failed}
 
 
 def summary(lines: Sequence[Line], budget: Budget) -> str:
@@ -215,7 +219,7 @@ def summary(lines: Sequence[Line], budget: Budget) -> str:
     test = "all test rows" if budget.test is None else f"at most {budget.test} test rows"
     return (
         f"test log-likelihood, nats a row, with standard errors over test rows; {caps}, {test}\n"
-        f"{comparison_table(lines)}"
+        f"{comparison_table(lines)}\n{failures(lines)}"
     )
 
 

@@ -23,7 +23,8 @@ from tiltflow.data.errors import InputError
 from tiltflow.data.idx import read_idx
 from tiltflow.data.public_tables import FOLDER
 from tiltflow.experiments.cells import Cell, Line, run_cells
-from tiltflow.experiments.table_rivals import clock
+from tiltflow.experiments.clock import clock
+from tiltflow.experiments.failures import failures
 from tiltflow.models.posteriors import (
     ContinuousPosterior,
     GaussianPosterior,
@@ -161,6 +162,8 @@ def run(
         "steps": reports[-1]["step"],
         "best_step": fit.steps,
         "skipped": fit.skipped,
+        "stopped": fit.stopped,
+        "failed_rows": int((~np.isfinite(values)).sum()),
     }
 
 
@@ -195,7 +198,7 @@ def summary(lines: Sequence[Line], budget: Budget) -> str:
     return (
         f"binary MNIST, {budget.train} images, {budget.steps} steps, latent {LATENT}; nats on "
         f"{budget.test} test images; published: larger networks, latent 64\n"
-        f"{format_table(columns, rows)}"
+        f"{format_table(columns, rows)}\n{failures(lines)}"
     )
 
 

@@ -14,7 +14,6 @@ as it learns, so that it also stops when the time is over. Seconds are those of 
 that other work on it changes nothing; on an accelerator, those of the clock.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ import numpy as np
 from flowjax.distributions import AbstractDistribution, StandardNormal
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from tiltflow.experiments.clock import clock
 from tiltflow.experiments.published_tables import Network
 from tiltflow.models.batch_likelihood import batch_likelihood
 from tiltflow.models.continuous import continuous_flow, continuous_flows
@@ -35,7 +35,8 @@ from tiltflow.models.flows import autoregressive_flow, bounded_relu, coupling_fl
 from tiltflow.models.gaussian_mixture import best_mixture
 from tiltflow.training.bases import proposal_for_rows
 from tiltflow.training.continuous_fit import ContinuousLikelihood
-from tiltflow.training.maximum_likelihood import LIKELIHOOD, FlowFit, FlowObjective, fit_flow
+from tiltflow.training.flow_objective import LIKELIHOOD, FlowObjective
+from tiltflow.training.maximum_likelihood import FlowFit, fit_flow
 
 ROWS_AT_ONCE = 250
 PROBE_CHUNKS = 3
@@ -140,11 +141,6 @@ def rivals(network: Network | None) -> tuple[Rival, ...]:
     )
 
 
-def clock() -> float:
-    """Seconds of this process, or of the clock where an accelerator does the work."""
-    return time.process_time() if jax.default_backend() == "cpu" else time.perf_counter()
-
-
 def fit_rival(
     key: PRNGKeyArray,
     rival: Rival,
@@ -197,6 +193,7 @@ def fit_rival(
         "best_step": best.steps,
         "steps_allowed": steps,
         "skipped": best.skipped,
+        "stopped": best.stopped,
         "seconds": making + waited,
         "held_out_log_likelihood": best.held_out_log_likelihood,
     }

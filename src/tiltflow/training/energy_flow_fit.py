@@ -23,7 +23,8 @@ from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible, normalise_activations
 from tiltflow.training.flow_losses import FlowLoss
-from tiltflow.training.maximum_likelihood import LIKELIHOOD, Minimise, fit_flow
+from tiltflow.training.flow_objective import LIKELIHOOD, Minimise
+from tiltflow.training.maximum_likelihood import check_fit, fit_flow
 
 AVERAGING = 0.999
 ROWS_TO_NORMALISE = 4096
@@ -33,13 +34,14 @@ ROWS_AT_ONCE = 4096
 class EnergyFlowFit(NamedTuple):
     """The flow in model units, its mean held-out log-likelihood in the user's units, and steps.
 
-    `skipped` are steps that were not finite.
+    `skipped` are steps that were not finite; `stopped` is as in `FlowFit`.
     """
 
     flow: EnergyFlow
     held_out_log_likelihood: float
     steps: int
     skipped: int
+    stopped: str | None = None
 
 
 def fit_energy_flow(
@@ -62,7 +64,7 @@ def fit_energy_flow(
 
     Raises:
         InputError: rows that the preprocessing does not take (pixels out of range); a layer that is
-            singular, before training or after.
+            singular, before training or after; a held-out likelihood that was never finite.
     """
     z, _ = _in_model_units(preprocessing, X, "X")
     z_held_out, log_det = _in_model_units(preprocessing, held_out, "held_out")
@@ -89,9 +91,11 @@ def fit_energy_flow(
         averaging=averaging,
         on_report=report,
     )
+    check_fit(fit)
     assert isinstance(fit.flow, EnergyFlow)
     check_invertible(fit.flow)
-    return EnergyFlowFit(fit.flow, fit.held_out_log_likelihood + jacobian, fit.steps, fit.skipped)
+    score = fit.held_out_log_likelihood + jacobian
+    return EnergyFlowFit(fit.flow, score, fit.steps, fit.skipped, fit.stopped)
 
 
 def user_log_prob(

@@ -6,13 +6,15 @@ average decides which state is kept. (Judged on the last step's parameters, a fl
 a good mixture looks worse than its start for thousands of steps, and was stopped too soon.)
 
 What is minimised and how it is judged is the objective's: that of continuous flows is in
-`continuous_fit.py`. A step whose loss or gradient is not finite is skipped and counted.
+`continuous_fit.py`. A step whose loss or gradient is not finite is skipped and counted. A fit ends
+where the held-out likelihood is not finite any more, or where every step of a chunk was skipped for
+a known reason: what was best until then is kept, and the reason is in the last report and in
+`FlowFit.stopped`.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,69 +23,30 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from tiltflow.data.errors import InputError
 from tiltflow.models.batch_norm import RunningStatistics
 from tiltflow.models.convolutional_field import ConvolutionalField
 from tiltflow.models.flows import trainable
 from tiltflow.models.vector_fields import ConcatSquashField, MLPField
 from tiltflow.training.checkpoints import UNSAVED, Stage, replay
-from tiltflow.training.flow_losses import FlowLoss, MaximumLikelihood
+from tiltflow.training.flow_objective import LIKELIHOOD, FlowObjective, why_not_finite
 from tiltflow.training.steps import copy_arrays, flow_optimiser, moving_average, relative_rates
 
 AVERAGING = 0.99
 
 
-@runtime_checkable
-class FlowObjective(Protocol):
-    """What a fit minimises and how it is judged; a frozen dataclass, since it is static."""
-
-    def loss(
-        self, key: PRNGKeyArray, flow: Any, batch: Float[Array, "b d"]
-    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        """The loss, (), the flow with new running statistics, and figures, () each, to report."""
-        ...
-
-    def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
-        """The mean log-likelihood of held-out rows, (), without noise."""
-        ...
-
-    def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Say by an `InputError` why every step of a chunk was skipped, if that can be said."""
-        ...
-
-
-@dataclass(frozen=True)
-class Minimise:
-    """A loss of the flow alone (`flow_losses.py`); held-out rows by the flow's own likelihood."""
-
-    of: FlowLoss
-
-    def loss(
-        self, key: PRNGKeyArray, flow: Any, batch: Float[Array, "b d"]
-    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        """Of a batch; nothing else."""
-        return self.of(key, flow, batch), (flow, {})
-
-    def score(self, flow: Any, x: Float[Array, "n d"]) -> Array:
-        """The mean log-probability of held-out rows."""
-        return flow.log_prob(x).mean()
-
-    def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Nothing to add: the fit stops by its patience."""
-
-
-LIKELIHOOD = Minimise(MaximumLikelihood())
-
-
 class FlowFit(NamedTuple):
     """The model with the best held-out log-likelihood (mean, nats) and the steps it took.
 
-    `skipped` is the number of steps that were not taken, in the whole run.
+    `skipped` is the number of steps that were not taken, in the whole run; `stopped` says why it
+    ended where rows had no finite likelihood any more.
     """
 
     flow: Any
     held_out_log_likelihood: float
     steps: int
     skipped: int = 0
+    stopped: str | None = None
 
 
 class FitState(NamedTuple):
@@ -120,6 +83,9 @@ def fit_flow(
     `weight_decay` (decoupled: Loshchilov, Hutter 2019) is of the flow's networks alone: with it
     they go back to no bend, while linear maps stay where they are. `averaging` is the decay of the
     moving average. What `stage` has saved is gone on with; its reports are given once more.
+
+    Raises:
+        InputError: every step of a chunk was skipped for a known reason, with no gain before.
     """
     parameters, running, static = parts_of(flow)
     state = initial_state(parameters, running)
@@ -131,7 +97,7 @@ def fit_flow(
         best_score, best_step, stale, skipped, step, reports = saved.record["at"]
         replay(reports, on_report)
         if saved.record["done"]:
-            return FlowFit(saved.fill(flow), best_score, best_step, skipped)
+            return FlowFit(saved.fill(flow), best_score, best_step, skipped, _stopped(reports))
         state, best = saved.fill((state, flow))
     else:
         score = float(_score(objective, parameters, running, static, held_out))
@@ -156,25 +122,49 @@ def fit_flow(
         step += chunk
         taken = np.asarray(figures.pop("taken"))
         skipped += int((~taken).sum())
+        stopped = None
         if not taken.any():
-            objective.diagnose(_join(state.parameters, state.running, static), x)
+            present = _join(state.parameters, state.running, static)
+            stopped = why_not_finite(objective, present, x, "rows")
+            if stopped and best_step == 0:
+                raise InputError(stopped)
         score = float(_score(objective, state.average, state.running, static, held_out))
         report = {"step": step, "total_steps": max_steps, "held_out_log_likelihood": score}
         if not taken.all():
             report["skipped_steps"] = int((~taken).sum())
+        if not math.isfinite(score):
+            averaged = _join(state.average, state.running, static)
+            stopped = why_not_finite(objective, averaged, held_out, "held-out rows")
+            stopped = stopped or "held-out rows: their mean likelihood is not finite"
+        if stopped:
+            report["stopped"] = stopped
         if taken.any():
             report |= {name: float(np.mean(each[taken])) for name, each in figures.items()}
         reports.append(report)
         if on_report:
             on_report(report)
-        if score > best_score:
+        if stopped is None and score > best_score:
             # The state is donated to the next chunk, so what is kept must be a copy.
             best = _join(copy_arrays(state.average), copy_arrays(state.running), static)
             best_score, best_step, stale = score, step, 0
         else:
-            stale = stale + 1 if math.isfinite(score) else patience
+            stale = patience if stopped else stale + 1
     stage.done(best, record(done=True))
-    return FlowFit(best, best_score, best_step, skipped)
+    return FlowFit(best, best_score, best_step, skipped, _stopped(reports))
+
+
+def check_fit(fit: FlowFit) -> None:
+    """Refuse a fit that never had a finite likelihood of held-out rows, not even at its start.
+
+    Raises:
+        InputError: why.
+    """
+    if fit.held_out_log_likelihood == -math.inf:
+        raise InputError(fit.stopped or "held-out rows: their likelihood was never finite")
+
+
+def _stopped(reports: list[dict[str, Any]]) -> str | None:
+    return reports[-1].get("stopped") if reports else None
 
 
 def parts_of(flow: eqx.Module) -> tuple[PyTree, PyTree, PyTree]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tiltflow.data.errors import InputError
 from tiltflow.models.batch_likelihood import Trace
 from tiltflow.models.variational_autoencoder import Bound, VariationalAutoencoder
+from tiltflow.training.flow_objective import check_finite
 
 SCORE_SEED = 0
 ROWS_AT_ONCE = 500
@@ -51,7 +52,8 @@ class VariationalBound:
         return bound_of_grey(flow, x, jax.random.key(SCORE_SEED)).value.mean()
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Nothing to add: the fit stops by its patience."""
+        """Name the first row whose bound is not finite."""
+        check_finite(bound_of_rows(flow, np.asarray(x))[0], "the bound")
 
 
 def binary(key: PRNGKeyArray, grey: Float[Array, "n d"]) -> Float[Array, "n d"]:
