@@ -1,7 +1,5 @@
 """EBFlow's experiments: figures against closed forms, bars, and a small run of each."""
 
-import gzip
-import struct
 from dataclasses import replace
 
 import jax
@@ -12,7 +10,14 @@ from flowjax.distributions import Normal
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.noised_toys import NOISE, NoisedCurve
-from tiltflow.experiments import bench_ebflow, ebflow_2d, ebflow_images, reproduce
+from tiltflow.experiments import (
+    bench_ebflow,
+    ebflow_2d,
+    ebflow_images,
+    ebflow_pictures,
+    grey_images,
+    reproduce,
+)
 from tiltflow.experiments.cells import read_cells
 from tiltflow.experiments.ebflow_2d import ENTRANTS, WHOLE, bars_met, judge
 from tiltflow.experiments.flow_entrants import LIKELIHOOD, first_of_each
@@ -104,25 +109,11 @@ def test_a_small_run_of_the_plane_is_kept(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "sine.png").stat().st_size < 300_000
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Images of 4 x 4 pixels in the place of both data sets."""
-    generator = np.random.default_rng(0)
-    for data in ("mnist", "fashion_mnist"):
-        (tmp_path / data).mkdir()
-        for name, count in zip(ebflow_images.FILES.values(), (300, 100)):
-            images = generator.integers(0, 256, (count, 4, 4), dtype=np.uint8)
-            header = struct.pack(">IIII", 0x803, *images.shape)
-            (tmp_path / data / name).write_bytes(gzip.compress(header + images.tobytes()))
-    monkeypatch.setattr(ebflow_images, "FOLDER", tmp_path)
-    return tmp_path
-
-
-def test_a_small_run_of_images_is_kept(tmp_path, folder, monkeypatch, capsys):
+def test_a_small_run_of_images_is_kept(tmp_path, image_folder, monkeypatch, capsys):
     """Uniform bytes have eight bits a pixel, which an untrained flow is not far from."""
     small = ebflow_images.Settings("mnist", "fully connected", 200, 50, 100, steps=4, chunk=2)
     monkeypatch.setattr(ebflow_images, "QUICK", (small,))
-    monkeypatch.setattr(ebflow_images, "LANGEVIN_STEPS", 3)
+    monkeypatch.setattr(ebflow_pictures, "LANGEVIN_STEPS", 3)
     out = tmp_path / "out"
     out.mkdir()
     for expected in ("guessed: 1", "1 cells, all of them kept"):
@@ -131,20 +122,21 @@ def test_a_small_run_of_images_is_kept(tmp_path, folder, monkeypatch, capsys):
         )
         printed = capsys.readouterr().out
         assert expected in printed and "bits/dim" in printed
+        assert "no step was skipped" in printed
     cell = read_cells(out)[0]
     assert 7.5 < cell["figures"]["bits_per_dimension"] < 10
     assert cell["figures"]["milliseconds"] > 0
-    pictures = ebflow_images.read_pictures(out, cell)
-    assert all(each.shape == (ebflow_images.SHOWN, 4, 4) for each in pictures)
+    pictures = ebflow_pictures.read_pictures(out, cell)
+    assert all(each.shape == (ebflow_pictures.SHOWN, 4, 4) for each in pictures)
     np.testing.assert_array_equal(pictures.inpainted[:, :2], pictures.half[:, :2])
     assert (out / "mnist_fully_connected.png").stat().st_size < 300_000
 
 
-def test_missing_images_are_named(folder, monkeypatch):
+def test_missing_images_are_named(image_folder, monkeypatch):
     many = ebflow_images.Settings("mnist", "fully connected", rows=400, test=100)
     with pytest.raises(InputError, match=r"train-images.*has 300 images for 2400"):
         ebflow_images.load_images(many, seed=0)
-    monkeypatch.setattr(ebflow_images, "FOLDER", folder / "nowhere")
+    monkeypatch.setattr(grey_images, "FOLDER", image_folder / "nowhere")
     with pytest.raises(InputError, match="TILTFLOW_DATA"):
         ebflow_images.load_images(many, seed=0)
 

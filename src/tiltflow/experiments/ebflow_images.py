@@ -7,51 +7,34 @@ to the training rows: by their covariance for the fully connected flow, by every
 for the convolutional one; without it all would be spent on the scale of pixels here, where the
 published runs have some thousand times the steps. Dequantised once, alike for all losses, and
 judged by the mean over test images of -log p in nats and in bits per dimension.
-
-The figure has draws by inversion and what Langevin steps make of half an image and of a noisy one
-(`sampling/langevin_inpainting.py`, in logits).
 """
 
-import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flowjax.bijections import AbstractBijection, Chain
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import PRNGKeyArray
 
 import tiltflow
-from tiltflow.data.arrays import load_npz
-from tiltflow.data.dequantisation import dequantise
-from tiltflow.data.errors import InputError
-from tiltflow.data.idx import read_idx
 from tiltflow.data.pixel_logit import PixelLogit, bits_per_dimension
-from tiltflow.data.preprocessing import (
-    fit_preprocessing,
-    to_model_units,
-    to_user_units,
-)
-from tiltflow.data.public_tables import FOLDER as TABLES
+from tiltflow.data.preprocessing import fit_preprocessing, to_model_units
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.contenders import choose
+from tiltflow.experiments.ebflow_pictures import keep_pictures, make_pictures, save_figure
+from tiltflow.experiments.failures import failures
 from tiltflow.experiments.flow_entrants import LIKELIHOOD, Entrant, excess
+from tiltflow.experiments.grey_images import ScaledImages, load_grey_images
 from tiltflow.models.energy_flow import EnergyFlow
 from tiltflow.models.energy_flow_architectures import (
     convolutional_energy_flow,
     fully_connected_energy_flow,
 )
-from tiltflow.report.figure_images import ImageRow, draw_figure_images
-from tiltflow.report.files import write_atomically
-from tiltflow.report.style import save_png
-from tiltflow.report.table import format_table, mean_and_std
-from tiltflow.sampling.langevin_inpainting import denoise, inpaint
+from tiltflow.report.table import format_table, in_decimals
 from tiltflow.training.denoising_score_matching import DenoisingScoreMatching
 from tiltflow.training.energy_flow_fit import fit_energy_flow, user_log_prob
 from tiltflow.training.finite_difference_score_matching import FiniteDifferenceScoreMatching
@@ -63,10 +46,6 @@ from tiltflow.training.flow_losses import (
 from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 
 EXPERIMENT = "ebflow-images"
-FOLDER = TABLES.parent
-# Data set and its folder there; file names are those of the official archives.
-DATA = {"mnist": "mnist", "fashion-mnist": "fashion_mnist"}
-FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 
 ENTRANTS = (
     Entrant(LIKELIHOOD, "", MaximumLikelihood(), 1.8),
@@ -80,10 +59,6 @@ ENTRANTS = (
         1.3,
     ),
 )
-SHOWN = 8
-LANGEVIN_STEPS = 500
-NOISE = 1.5
-"""Of the images to be denoised, in logits; black is at -6, white at 6."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +109,6 @@ CASES = {"cpu": ONE_CORE, "gpu": PUBLISHED}
 """What is run whole, by JAX's backend."""
 
 
-class Images(NamedTuple):
-    """Rows of pixels, dequantised; the map from them to model units, and its two parts."""
-
-    train: Float[np.ndarray, "n d"]
-    held_out: Float[np.ndarray, "m d"]
-    test: Float[np.ndarray, "t d"]
-    shape: tuple[int, int]
-    logit: PixelLogit
-    scaling: AbstractBijection
-
-    @property
-    def preprocessing(self) -> AbstractBijection:
-        """Logits, then their scaling."""
-        return Chain([self.logit, self.scaling])
-
-
 def reproduce_ebflow_images(
     *,
     seeds: int,
@@ -164,7 +123,8 @@ def reproduce_ebflow_images(
     for settings in QUICK if quick else CASES.get(jax.default_backend(), ONE_CORE):
         lines = run_case(settings, entered, seeds=seeds, seed=seed, out=out, quiet=quiet)
         print(summary(settings, lines, seeds=seeds), flush=True)
-        save_figure(settings, lines, out, seed=seed)
+        name = f"{settings.data}_{settings.architecture.replace(' ', '_')}.png"
+        save_figure(lines, out, name, seed=seed)
 
 
 def run_case(
@@ -199,40 +159,19 @@ def run_case(
     return run_cells(cells, out, quiet=quiet)
 
 
-def load_images(settings: Settings, *, seed: int) -> Images:
-    """Shuffled, dequantised, and with the scaling of the training rows.
-
-    Raises:
-        InputError: a file is missing or damaged, or has fewer images than are asked for.
-    """
-    folder = FOLDER / DATA[settings.data]
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: is not there; put {' and '.join(FILES.values())} into it, or set "
-            "TILTFLOW_DATA to a folder beside it"
-        )
-    generator = np.random.default_rng(seed)
-    wanted = {"train": settings.rows + settings.held_out, "test": settings.test}
-    rows, shape = {}, (0, 0)
-    for part, name in FILES.items():
-        images = read_idx(folder / name)
-        if len(images) < wanted[part]:
-            raise InputError(
-                f"{folder / name}: has {len(images)} images for {wanted[part]}; fetch it anew"
-            )
-        shape = images.shape[1:]
-        chosen = generator.permutation(len(images))[: wanted[part]]
-        pixels = images[chosen].reshape(wanted[part], -1).astype(np.float64)
-        rows[part] = dequantise(generator, pixels, np.ones(pixels.shape[1]))
-    train, held_out = np.split(rows["train"], [settings.rows])
-    logit = PixelLogit(train.shape[1])
+def load_images(settings: Settings, *, seed: int) -> ScaledImages:
+    """The images with the scaling of the training rows, otherwise as `load_grey_images`."""
+    grey = load_grey_images(
+        settings.data, settings.rows, settings.held_out, settings.test, seed=seed
+    )
+    logit = PixelLogit(grey.train.shape[1])
     kind = "whiten" if settings.architecture == "fully connected" else "standardise"
-    scaling = fit_preprocessing(to_model_units(logit, train)[0], kind)
-    return Images(train, held_out, rows["test"], shape, logit, scaling)
+    scaling = fit_preprocessing(to_model_units(logit, grey.train)[0], kind)
+    return ScaledImages(grey.train, grey.held_out, grey.test, grey.shape, logit, scaling)
 
 
 def train_and_judge(
-    settings: Settings, entrant: Entrant, images: Images, *, seed: int
+    settings: Settings, entrant: Entrant, images: ScaledImages, *, seed: int
 ) -> tuple[EnergyFlow, dict[str, Any]]:
     """One training; seconds of a step without the compilation; negative log-likelihoods."""
     key = jax.random.key(seed)
@@ -262,87 +201,8 @@ def train_and_judge(
         "milliseconds": 1e3 * (ended - started) / (last - first) if last > first else float("nan"),
         "kept_step": fit.steps,
         "skipped": fit.skipped,
+        "stopped": fit.stopped,
     }
-
-
-class Pictures(NamedTuple):
-    """What the figure shows of one model; those of the data are the same for all models."""
-
-    draws: UInt8[np.ndarray, "n h w"]
-    half: UInt8[np.ndarray, "n h w"]
-    inpainted: UInt8[np.ndarray, "n h w"]
-    noisy: UInt8[np.ndarray, "n h w"]
-    denoised: UInt8[np.ndarray, "n h w"]
-
-
-class InLogits(eqx.Module):
-    """A flow behind a scaling, as an unnormalised density of logits."""
-
-    flow: EnergyFlow
-    scaling: AbstractBijection
-
-    def log_density(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """Up to the scaling's determinant, which is a constant, and log Z."""
-        return self.flow.log_density(self.scaling.transform(x))
-
-
-def make_pictures(flow: EnergyFlow, images: Images, *, seed: int) -> Pictures:
-    """Draws, lower halves by Langevin steps, and noise taken off by the same."""
-    draw_key, inpaint_key, noise_key, denoise_key = jax.random.split(jax.random.key(seed), 4)
-
-    def seen(logits: Any) -> UInt8[np.ndarray, "n h w"]:
-        pixels = to_user_units(images.logit, np.asarray(logits, float))
-        return np.clip(np.round(pixels), 0, 255).astype(np.uint8).reshape(-1, *images.shape)
-
-    draws = np.asarray(flow.sample(draw_key, (SHOWN,)), float)
-    model = InLogits(flow, _in_default_precision(images.scaling))
-    logits = to_model_units(images.logit, images.test[:SHOWN])[0]
-    known = np.zeros((SHOWN, *images.shape), bool)
-    known[:, : images.shape[0] // 2] = True
-    known = known.reshape(SHOWN, -1)
-    logits = logits.astype(draws.dtype)
-    noisy = logits + NOISE * np.asarray(jax.random.normal(noise_key, logits.shape), float)
-    black = to_model_units(images.logit, np.zeros((1, logits.shape[1])))[0]
-    inpainted = inpaint(inpaint_key, model.log_density, logits, known, steps=LANGEVIN_STEPS)
-    denoised = denoise(denoise_key, model.log_density, noisy, NOISE, steps=LANGEVIN_STEPS)
-    return Pictures(
-        seen(to_user_units(images.scaling, draws)),
-        seen(np.where(known, logits, black)),
-        seen(inpainted),
-        seen(noisy),
-        seen(denoised),
-    )
-
-
-def _in_default_precision(bijection: AbstractBijection) -> AbstractBijection:
-    """Preprocessing has double precision, in which every Langevin step would then be."""
-
-    def cast(leaf: Any) -> Any:
-        return jnp.asarray(leaf, float) if eqx.is_inexact_array_like(leaf) else leaf
-
-    return jax.tree.map(cast, bijection)
-
-
-def keep_pictures(out: Path, cell: Line, pictures: Pictures) -> None:
-    """Beside the cells, for figures of later runs."""
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **pictures._asdict())
-    path = _path(out, cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, stream.getvalue())
-
-
-def read_pictures(out: Path, cell: Line) -> Pictures | None:
-    """Those of a cell, or None where none were kept."""
-    path = _path(out, cell)
-    if not path.exists():
-        return None
-    arrays = load_npz(path)
-    return Pictures(*(arrays[name] for name in Pictures._fields))
-
-
-def _path(out: Path, cell: Line) -> Path:
-    return out / "pictures" / f"{cell['fingerprint']}.npz"
 
 
 # Heading, figure and decimals: of 1100 nats three digits would say nothing.
@@ -369,38 +229,11 @@ def summary(settings: Settings, lines: Sequence[Line], *, seeds: int) -> str:
     rows = []
     for names, group in groups.items():
         figures = [
-            _written([line["figures"][name] for line in group], decimals)
+            in_decimals([line["figures"][name] for line in group], decimals)
             for _, name, decimals in COLUMNS
         ]
-        above = _written([excess(lines, line, "nll") for line in group], 1)
+        above = in_decimals([excess(lines, line, "nll") for line in group], 1)
         rows.append([*names, figures[0], above, *figures[1:]])
     first, *others = (heading for heading, _, _ in COLUMNS)
     columns = ["loss", "setting", first, "above likelihood", *others]
-    return f"{title}\n{format_table(columns, rows)}"
-
-
-def _written(values: Sequence[float | int], decimals: int) -> str:
-    return f"{values[0]:.{decimals}f}" if len(values) == 1 else mean_and_std(values)
-
-
-HEADINGS = ("draws", "lower half unknown, and by Langevin steps", "noisy, and by Langevin steps")
-
-
-def save_figure(settings: Settings, lines: Sequence[Line], out: Path, *, seed: int) -> None:
-    """Pictures of the first seed, a row for each loss."""
-    rows = []
-    for line in lines:
-        pictures = read_pictures(out, line) if line["seed"] == seed else None
-        if pictures is None:
-            continue
-        draws, half, inpainted, noisy, denoised = pictures
-        pairs = [
-            np.stack([one, other], axis=1) for one, other in ((half, inpainted), (noisy, denoised))
-        ]
-        inpainting, denoising = (pair[:4].reshape(-1, *draws.shape[1:]) for pair in pairs)
-        note = f"{line['figures']['bits_per_dimension']:.3f} bits/dim"
-        rows.append(ImageRow(line["method"], note, [draws, inpainting, denoising]))
-    if rows:
-        name = f"{settings.data}_{settings.architecture.replace(' ', '_')}.png"
-        save_png(draw_figure_images(HEADINGS, rows), out / name)
-        print(f"written to {out}: {name}")
+    return f"{title}\n{format_table(columns, rows)}\n{failures(lines)}"

@@ -13,7 +13,11 @@ from jaxtyping import Array, Float
 from tiltflow.data.errors import InputError
 from tiltflow.models.batch_likelihood import bijections_of
 from tiltflow.models.continuous import ContinuousFlow
+from tiltflow.models.integration import draw_probes
 from tiltflow.models.leading import Leading
+
+MOST_EXACT = 64
+"""Coordinates up to which the trace is exact here too: of an image it would take minutes."""
 
 
 def check_solves(flow: AbstractTransformed, x: Float[Array, "n d"]) -> None:
@@ -55,6 +59,9 @@ def check_solves(flow: AbstractTransformed, x: Float[Array, "n d"]) -> None:
 
 @eqx.filter_jit
 def _carry(bijection: ContinuousFlow, x: Float[Array, "n d"]) -> tuple:
-    solution = bijection.solve(x, bijection.probes, "base")
+    probes = bijection.probes
+    if probes is None and bijection.probe_width > MOST_EXACT:
+        probes = draw_probes(jax.random.key(0), "rademacher", 1, bijection.probe_width)
+    solution = bijection.solve(x, probes, "base")
     velocity = jax.vmap(lambda x: bijection.field(jnp.exp(bijection.log_end_time), x))(x)
     return solution.end.x, solution.reached, velocity

@@ -72,6 +72,11 @@ def _fixed(value: float, decimals: int) -> str:
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"
 
 
+def in_decimals(values: Sequence[float | int], decimals: int) -> str:
+    """One value with so many decimals; several as `mean_and_std` writes them."""
+    return f"{values[0]:.{decimals}f}" if len(values) == 1 else mean_and_std(values)
+
+
 def mean_and_std(values: Sequence[SupportsFloat] | np.ndarray) -> str:
     """Mean ± standard deviation (n − 1) of the values, the spread to 2 significant digits.
 
