@@ -6,12 +6,14 @@ import pytest
 
 from tiltflow.data.mixtures import two_modes
 from tiltflow.evaluation.quadrature import (
+    Grid,
     draw,
     grid_around,
     kl_divergence,
     mode_weights,
     nested_grid_around,
     normalise,
+    proposal_quality,
 )
 
 
@@ -60,6 +62,32 @@ def test_kl_is_infinite_where_the_model_has_no_mass(exact):
     _, grid, log_prob, labels = exact
     model = np.where(labels == 0, log_prob, -np.inf)
     assert kl_divergence(grid, log_prob, model) == np.inf
+
+
+def test_a_wider_normal_as_proposal_has_its_closed_forms():
+    """Of variance v: acceptance 2 / (1 + v), effective share (2 v - 1) / v^2."""
+    axis = np.linspace(-14, 14, 401)
+    grid, v = Grid(axis, axis), 2.0
+    squares = (grid.points**2).sum(axis=1)
+    truth, model = (-0.5 * squares / each - np.log(2 * np.pi * each) for each in (1.0, v))
+    found = proposal_quality(grid, truth, model)
+    assert found.acceptance == pytest.approx(2 / (1 + v), abs=1e-4)
+    assert found.effective_share == pytest.approx((2 * v - 1) / v**2, abs=5e-3)
+    # The narrow one for the wide one is taken as often, but a few of its draws have all the weight.
+    other = proposal_quality(grid, model, truth)
+    assert other.acceptance == pytest.approx(found.acceptance, abs=1e-4)
+    assert other.effective_share < 0.5 * found.effective_share
+    assert proposal_quality(grid, truth, truth) == pytest.approx((1, 1), abs=1e-6)
+
+
+def test_a_proposal_without_mass_or_density_is_told(exact):
+    target, grid, log_prob, labels = exact
+    hole = np.where(labels == 0, log_prob - np.log(float(target.weights[0])), -np.inf)
+    found = proposal_quality(grid, log_prob, hole)
+    assert found.acceptance == pytest.approx(float(target.weights[0]), abs=1e-3)
+    # What it does not know of its own hole: chains there take none of its draws.
+    assert found.effective_share == pytest.approx(1, abs=1e-3)
+    assert np.isnan(proposal_quality(grid, log_prob, np.where(labels == 0, np.nan, 0.0))).all()
 
 
 @pytest.fixture(scope="module")

@@ -131,3 +131,41 @@ def kl_divergence(
     mass = np.exp(truth_log_prob + grid.log_cell)
     seen = mass > 0
     return float(np.sum(mass[seen] * (truth_log_prob[seen] - log_prob[seen])))
+
+
+class ProposalQuality(NamedTuple):
+    """Of a density as proposal of independent Metropolis-Hastings, and of importance sampling."""
+
+    acceptance: float
+    effective_share: float
+
+
+def proposal_quality(
+    grid: Grid | NestedGrid,
+    truth_log_prob: Float[np.ndarray, " p"],
+    log_prob: Float[np.ndarray, " p"],
+    *,
+    draws: int = 65_536,
+    seed: int = 0,
+) -> ProposalQuality:
+    """How draws of the model q serve chains of the truth p, with w = p / q:
+
+        acceptance        E min(1, w(y) / w(x)),  x ~ p, y ~ q,  by quadrature
+        effective share   (mean w)^2 / mean w^2,  of so many draws of q
+
+    (E w^2 itself is infinite for whatever falls off faster than the truth, be it where no draw
+    ever comes.) Not a number where the model is none.
+    """
+    if np.isnan(log_prob).any():
+        return ProposalQuality(np.nan, np.nan)
+    seen = np.maximum(truth_log_prob, log_prob) > -np.inf
+    log_cell = np.broadcast_to(grid.log_cell, seen.shape)[seen]
+    log_p, log_q = (each[seen] + log_cell for each in (truth_log_prob, log_prob))
+    order = np.argsort(log_p - log_q)
+    p, q = np.exp(log_p[order]), np.exp(log_q[order])
+    # Of two points the one with the smaller w is always left; the order among equal w is the same.
+    beyond = q[::-1].cumsum()[::-1]
+    cells = np.random.default_rng(seed).choice(len(q), draws, p=q / q.sum())
+    weights = p[cells] / q[cells]
+    share = weights.mean() ** 2 / (weights**2).mean()
+    return ProposalQuality(float(p @ (2 * beyond - q)), float(share))

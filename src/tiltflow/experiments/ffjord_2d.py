@@ -3,8 +3,10 @@
 Grathwohl et al. (2019), Figure 2, with densities that are known exactly, so that KL(truth || model)
 is had by quadrature. The same concat-squash field is trained by maximum likelihood (FFJORD), with
 the regularisers of Finlay et al. (2020; RNODE) in equal steps, and by flow matching (Lipman et al.
-2023); the coupling flow has as many parameters. Whatever a field was trained by, it is judged by
-the exact trace at one tolerance.
+2023); the coupling flow and the energy flow (Chao et al. 2023, by likelihood) have as many
+parameters. Whatever a field was trained by, it is judged by the exact trace at one tolerance. As
+proposals for chains of the true density all are judged on the same grid: acceptance, and the
+effective share of importance weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +22,18 @@ from tiltflow.data.pinwheel import Pinwheel
 from tiltflow.data.targets import Checkerboard, Rings, Target
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.density_images import read_image, write_image
-from tiltflow.experiments.ffjord_fit import SIZES, TOLERANCE, Budget, Method, fit_and_judge, grid_of
+from tiltflow.experiments.ffjord_fit import (
+    SIZES,
+    TOLERANCE,
+    Budget,
+    EnergyFlowMethod,
+    Method,
+    fit_and_judge,
+    grid_of,
+)
 from tiltflow.experiments.ffjord_table import (
     COUPLING,
+    ENERGY_FLOW,
     EXPERIMENT,
     FFJORD,
     MATCHING,
@@ -36,7 +47,7 @@ from tiltflow.report.figure_densities import Picture, draw_figure_densities
 from tiltflow.report.style import save_png
 from tiltflow.training.continuous_fit import ContinuousLikelihood
 from tiltflow.training.flow_matching import FlowMatching
-from tiltflow.training.maximum_likelihood import LIKELIHOOD
+from tiltflow.training.flow_objective import LIKELIHOOD
 
 QUICK_SHARE, QUICK_TOYS = 0.05, ("pinwheel", "moons")
 
@@ -87,6 +98,13 @@ METHODS = (
     ),
     Method(
         COUPLING,
+        LIKELIHOOD,
+        None,
+        Budget(steps=6000, batch_size=512, learning_rate=5e-3),
+        guess=60.0,
+    ),
+    EnergyFlowMethod(
+        ENERGY_FLOW,
         LIKELIHOOD,
         None,
         Budget(steps=6000, batch_size=512, learning_rate=5e-3),

@@ -12,19 +12,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flowjax.distributions import AbstractTransformed, StandardNormal
+from flowjax.distributions import AbstractDistribution, AbstractTransformed, StandardNormal
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from tiltflow.data.targets import Target
-from tiltflow.evaluation.quadrature import Grid, kl_divergence
+from tiltflow.evaluation.quadrature import Grid, kl_divergence, proposal_quality
 from tiltflow.experiments.density_images import Image
 from tiltflow.experiments.problem import exact_log_prob
 from tiltflow.models.batch_likelihood import batch_likelihood
 from tiltflow.models.continuous import continuous_flow, continuous_flows, with_integration
+from tiltflow.models.energy_flow import EnergyFlow, normalise_activations
+from tiltflow.models.energy_flow_architectures import coupled_energy_flow
 from tiltflow.models.flows import coupling_flow, trainable
 from tiltflow.models.integration import Integration
 from tiltflow.models.vector_fields import ConcatSquashField
-from tiltflow.training.maximum_likelihood import FlowObjective, fit_flow
+from tiltflow.training.flow_objective import FlowObjective
+from tiltflow.training.maximum_likelihood import fit_flow
 
 TOLERANCE = 1e-5
 ROWS, HELD_OUT, TEST = 50_000, 4096, 8192
@@ -53,7 +56,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Method:
-    """A loss and how its field is integrated in training, None for the coupling flow.
+    """A loss and how its field is integrated in training, None where there is no field.
 
     `guess` is how many seconds a cell takes.
     """
@@ -64,24 +67,38 @@ class Method:
     budget: Budget
     guess: float
 
+    def new_flow(self, key: PRNGKeyArray) -> AbstractDistribution:
+        """The flow before training: a standard normal."""
+        base = StandardNormal((2,))
+        if self.integration is None:
+            return coupling_flow(key, base, layers=LAYERS, width=WIDTH)
+        flow = continuous_flow(key, base, widths=WIDTHS, integration=self.integration)
+        return eqx.tree_at(_first_weights, flow, replace_fn=lambda weights: FIRST_WEIGHTS * weights)
 
-def new_flow(key: PRNGKeyArray, integration: Integration | None) -> AbstractTransformed:
-    """The flow of a method before training: a standard normal."""
-    base = StandardNormal((2,))
-    if integration is None:
-        return coupling_flow(key, base, layers=LAYERS, width=WIDTH)
-    flow = continuous_flow(key, base, widths=WIDTHS, integration=integration)
-    return eqx.tree_at(_first_weights, flow, replace_fn=lambda weights: FIRST_WEIGHTS * weights)
+
+@dataclass(frozen=True)
+class EnergyFlowMethod(Method):
+    """A method of an energy flow (`models/energy_flow.py`), which nothing is integrated for.
+
+    `blocks` and `width` give it as many parameters as the field has.
+    """
+
+    blocks: int = 10
+    width: int = 227
+
+    def new_flow(self, key: PRNGKeyArray) -> AbstractDistribution:
+        """Affine couplings with linear layers between: random rotations of a normal."""
+        return coupled_energy_flow(key, 2, blocks=self.blocks, width=self.width)
 
 
-def _first_weights(flow: AbstractTransformed) -> Any:
+def _first_weights(flow: Any) -> Any:
     # Not an array's type: it is also asked for the place alone, which holds something else.
     (each,) = continuous_flows(flow)
     assert isinstance(each.field, ConcatSquashField)
     return each.field.layers[0].linear.weight
 
 
-def parameters_of(flow: AbstractTransformed) -> int:
+def parameters_of(flow: AbstractDistribution) -> int:
     """How many numbers training changes."""
     return sum(leaf.size for leaf in jax.tree.leaves(trainable(flow)[0]))
 
@@ -106,7 +123,9 @@ def fit_and_judge(
         reports.append(report)
         clock.append(time.perf_counter())
 
-    flow = new_flow(flow_key, method.integration)
+    flow = method.new_flow(flow_key)
+    if isinstance(flow, EnergyFlow):
+        flow = normalise_activations(flow, x[:HELD_OUT])
     fit = fit_flow(
         fit_key,
         flow,
@@ -123,12 +142,13 @@ def fit_and_judge(
     )
     # The first chunk may have compiled; the others are alike.
     each = (clock[-1] - clock[0]) / max(len(clock) - 1, 1)
-    assert isinstance(fit.flow, AbstractTransformed)
     model = fit.flow
     figures: dict[str, Any] = {
         "parameters": parameters_of(model),
         "steps": budget.steps,
         "kept_step": fit.steps,
+        "skipped": fit.skipped,
+        "stopped": fit.stopped,
         "seconds": each * len(clock),
     }
     if method.integration is not None:
@@ -142,9 +162,12 @@ def fit_and_judge(
     log_prob = evaluate(model, points)[0] - shift
     if method.integration is not None:
         figures["calls"] = calls
+    # A piece is one solve: where it fails, all of its rows are without a density, and KL is none.
+    figures["failed_rows"] = int((~np.isfinite(np.concatenate([test, log_prob]))).sum())
     figures["nll"] = shift - float(test.mean())
     truth = exact_log_prob(target, grid.points)
     figures["kl"] = kl_divergence(grid, truth, log_prob)
+    figures |= proposal_quality(grid, truth, log_prob)._asdict()
     figures["mass"] = float(np.exp(log_prob + grid.log_cell).sum())
     if method.integration is not None and method.integration.steps is not None:
         own = evaluate(fit.flow, points)[0] - shift
@@ -159,7 +182,7 @@ def grid_of(half_side: float) -> Grid:
 
 
 def evaluate(
-    model: AbstractTransformed, x: Float[Array, "n 2"]
+    model: AbstractDistribution, x: Float[Array, "n 2"]
 ) -> tuple[Float[np.ndarray, " n"], float]:
     """Log-probabilities of rows by the exact trace, and the mean number of calls of a piece."""
     pieces = [_evaluate(model, x[i : i + PIECE]) for i in range(0, len(x), PIECE)]
@@ -169,9 +192,10 @@ def evaluate(
 
 @eqx.filter_jit
 def _evaluate(
-    model: AbstractTransformed, x: Float[Array, "n 2"]
+    model: AbstractDistribution, x: Float[Array, "n 2"]
 ) -> tuple[Float[Array, " n"], Int[Array, ""]]:
     if not continuous_flows(model):
         return model.log_prob(x), jnp.asarray(0)
+    assert isinstance(model, AbstractTransformed)
     result = batch_likelihood(model, x)
     return result.log_prob, result.evaluations

@@ -6,16 +6,20 @@ from typing import Any
 import numpy as np
 
 from tiltflow.experiments.cells import Line
+from tiltflow.experiments.failures import failures
 from tiltflow.experiments.ffjord_fit import TOLERANCE
 from tiltflow.report.table import format_table, mean_and_std
 
 EXPERIMENT = "ffjord-2d"
-FFJORD, RNODE, MATCHING, COUPLING = "FFJORD", "RNODE", "flow-matching", "coupling"
+FFJORD, RNODE, MATCHING = "FFJORD", "RNODE", "flow-matching"
+COUPLING, ENERGY_FLOW = "coupling", "energy-flow"
 KL_BAR, CALLS_BAR, BETTER_BAR = 0.03, 100, 5
 RNODE_CALLS_BAR, RNODE_LOSS_BAR = 25, 0.01
 FIGURES = {
     "KL": "kl",
     "held-out NLL": "nll",
+    "acceptance": "acceptance",
+    "effective share": "effective_share",
     "calls, training": "calls_training",
     f"calls, {TOLERANCE:g}": "calls",
     "parameters": "parameters",
@@ -35,12 +39,13 @@ def summary(lines: Sequence[Line]) -> str:
         columns = [_cell(name, [each.get(name) for each in group]) for name in FIGURES.values()]
         rows.append([*names, str(len(group)), *columns])
     table = format_table(["density", "method", "seeds", *FIGURES], rows)
-    worst = max(abs(line["figures"]["mass"] - 1) for line in lines)
+    masses = [line["figures"]["mass"] for line in lines]
+    worst = max((abs(mass - 1) for mass in masses if np.isfinite(mass)), default=np.nan)
     return (
         f"{EXPERIMENT}: KL(truth || model) and NLL in nats, in the data's units; calls of the "
         "field on the way to the base,\nby the last training steps, and by the density at "
         "that tolerance; a gradient goes through each of them once more\n"
-        f"{table}\nmodels' mass on the grid: 1 within {worst:.1e}"
+        f"{table}\nmodels' mass on the grid: 1 within {worst:.1e}\n{failures(lines)}"
     )
 
 
