@@ -23,7 +23,7 @@ import numpy as np
 from tiltflow.data.tables import write_table
 from tiltflow.report.table import format_table
 from tiltflow.training.checkpoints import read_checkpoint
-from tiltflow.training.run_folder import checkpoint_files
+from tiltflow.training.run_folder import checkpoint_files, is_finished
 
 KILLS = 30
 SECONDS = 1.0
@@ -148,6 +148,8 @@ def _stages(run: Path) -> list[str]:
 
 def _lost_reports(run: Path) -> int:
     """How many reports of chunks were written that the newest checkpoint does not know of."""
+    if is_finished(run):
+        return 0
     files = checkpoint_files(run)
     stages = read_checkpoint(files[-1])[1] if files else {}
     known = 0
