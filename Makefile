@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo docs test check lock clean
+.PHONY: install demo docs test coverage check lock clean
 
 install: $(INSTALLED)
 
@@ -20,6 +20,10 @@ demo: $(INSTALLED)
 # Two processes, because most of a test is compilation, which takes one core.
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+# The same, and which lines and branches no test runs.
+coverage: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=tiltflow --cov-report=term-missing
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .

@@ -79,9 +79,10 @@ def test_draws_have_the_types_of_the_fit_and_are_those_of_the_array(fitted):
 
 
 def test_imputed_rows_keep_their_cells_their_index_and_their_types(fitted):
-    whole = table(6).to_pandas()
-    pandas = whole.set_axis(list("abcdef"), axis=0)
-    holes = pandas.astype({"rings": "Int16", "alive": "boolean"})
+    kind = pd.CategoricalDtype(["oak", "elm", "pine"])
+    holes = pd.DataFrame(table(6).to_dict(as_series=False), index=list("abcdef")).astype(
+        {"height": "float32", "rings": "Int16", "alive": "boolean", "kind": kind}
+    )
     holes.loc["b", "rings"] = holes.loc["d", "alive"] = pd.NA
     holes.loc["c", "kind"] = None
     estimator = pickle.loads(pickle.dumps(fitted)).set_output(transform="pandas")

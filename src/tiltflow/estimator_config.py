@@ -5,7 +5,7 @@ it was written with, and whatever becomes the size of an array is no larger than
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def check_config(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray], so
             "counts; fit the model anew"
         )
     d, rows = len(columns), arrays.get("rows")
-    shapes = {"quanta": (d,), "origin": (d,), "step_size": ()}
+    shapes: dict[str, tuple[int, ...]] = {"quanta": (d,), "origin": (d,), "step_size": ()}
     shapes["rows"] = (len(rows) if rows is not None and rows.ndim else 1, d)
     for name, shape in shapes.items():
         array = arrays.get(name)
@@ -121,13 +121,15 @@ def _is_cell(value: Any) -> bool:
 
 
 def _are(each_may_be: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(each_may_be, value))
+    return lambda value: isinstance(value, list) and all(map(each_may_be, cast(list[Any], value)))
 
 
 def _maps_to(each_may_be: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: (
         isinstance(value, dict)
-        and all(_is_text(name) and each_may_be(it) for name, it in value.items())
+        and all(
+            _is_text(name) and each_may_be(it) for name, it in cast(dict[Any, Any], value).items()
+        )
     )
 
 

@@ -1,8 +1,8 @@
 """`set_output`: in what an estimator gives rows, said as to transformers of scikit-learn."""
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import sklearn
+import sklearn  # pyright: ignore[reportMissingTypeStubs]
 
 from tiltflow.data.column_types import Container, check_container
 
@@ -39,8 +39,9 @@ class SetOutputMixin:
         return {name: getattr(self, name)} if hasattr(self, name) else {}
 
     def _container(self) -> Container:
-        said = self._output().get("_sklearn_output_config", {}).get("transform")
-        return sklearn.get_config()["transform_output"] if said is None else said
+        said: Any = self._output().get("_sklearn_output_config", {}).get("transform")
+        config = cast(dict[str, Any], sklearn.get_config())
+        return config["transform_output"] if said is None else said
 
 
 def index_of(X: Any) -> Any:
