@@ -28,6 +28,7 @@ class FakeEstimator:
     """A density that takes what the real one takes, and writes what it was given."""
 
     base_ = "gaussian"
+    energy_depth_, energy_width_, chains_, local_steps_ = 3, 64, 256, 10
     held_out_log_likelihood_ = -1.25
     held_out_log_likelihood_stderr_ = 0.5
     log_normalizer_ = 0.75

@@ -203,7 +203,7 @@ def test_report_is_written_before_and_after_loading(fitted, tmp_path):
             lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 40),
             "is not what config.json was written with",
         ),
-        (lambda folder: _edit(folder, columns=["a", "b", "c"]), "shape"),
+        (lambda folder: _edit(folder, columns=["a", "b", "c"], types={}), "shape"),
         (lambda folder: _edit(folder, proposal_components=None), "damaged"),
     ],
 )

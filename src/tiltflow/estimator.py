@@ -295,7 +295,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         Raises:
             InputError: n is not positive.
         """
-        return to_container(self.schema_, self._sample_numbers(n, key), self._container())
+        rows = on_grids(self.schema_, self._sample_numbers(n, key))
+        return to_container(self.schema_, rows, self._container())
 
     def _sample_numbers(self, n: int, key: int | None) -> Float[np.ndarray, "n d"]:
         check_is_fitted(self)

@@ -116,10 +116,9 @@ def to_rows(schema: Schema, numbers: Float[np.ndarray, "*n d"]) -> Shaped[np.nda
 
 
 def to_container(
-    schema: Schema, numbers: Float[np.ndarray, "n d"], container: Container, index: Any = None
+    schema: Schema, rows: Float[np.ndarray, "n d"], container: Container, index: Any = None
 ) -> Any:
-    """As `to_rows`, in an array, or in a frame whose columns have the types that they had."""
+    """Rows that are on their grids with their levels, in an array, or in a frame of their types."""
     if container == "default":
-        return to_rows(schema, numbers)
-    rows = on_grids(schema, numbers)
+        return decode(rows, schema.columns, schema.levels)
     return as_container(container, rows, schema.columns, schema.levels, schema.types, index)
