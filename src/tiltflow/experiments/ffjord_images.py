@@ -68,8 +68,8 @@ class Settings:
 
 
 WHOLE = {
-    "mnist": Settings(50_000, 100, 1000, steps=200, chunk=20),
-    DIGITS: Settings(1200, 200, 397, steps=2000, chunk=100),
+    "mnist": Settings(50_000, 100, 500, steps=120, chunk=20),
+    DIGITS: Settings(1200, 200, 397, steps=1200, chunk=60),
 }
 QUICK = {DIGITS: Settings(1200, 100, 200, steps=80, chunk=20)}
 
@@ -97,8 +97,9 @@ def make_cells(name: str, settings: Settings, seeds: Sequence[int]) -> list[Cell
         return train_and_judge(settings, prepared(cell.seed), seed=cell.seed)
 
     names = (EXPERIMENT, name, "multiscale", f"channels {settings.channels}")
-    budget, guess = f"{settings.steps} steps", 60.0 + settings.steps * 1.5
+    budget, each = f"{settings.steps} steps", 0.5 if name == DIGITS else 6.0
     told = (tiltflow.__version__, settings, OBJECTIVE)
+    guess = 60.0 + each * settings.steps
     return [Cell(*names, seed, budget, told, guess, run) for seed in seeds]
 
 
