@@ -45,7 +45,7 @@ def test_a_run_of_all_benchmarks_takes_the_others(monkeypatch):
         )(),
     )
     bench(None, seed=0, quiet=True)
-    assert ran == ["bench_ebflow", "bench_negatives", "bench_start", "bench_step"]
+    assert ran == ["bench_adjoints", "bench_ebflow", "bench_negatives", "bench_start", "bench_step"]
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
