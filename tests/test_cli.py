@@ -202,13 +202,21 @@ def test_fit_writes_the_run_and_a_summary(tmp_path, capsys, table):
     assert config["names"] == ["a", "b"]
     given = config["parameters"]
     assert (given["max_steps"], given["base"], given["random_state"]) == (7, "flow", 3)
-    assert (given["chains"], given["learning_rate"]) == (1024, None)
+    assert (given["chains"], given["learning_rate"]) == (None, None)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics[:-1]] == [1, 1, 4]
     assert metrics[-1] == {"stage": "report"}
     assert metrics[1]["log_z"] is None
     captured = capsys.readouterr()
-    for part in ("40", "2: a, b", "gaussian", "-1.2500 ± 0.5000", "0.7500 ± 0.0625", "report.html"):
+    for part in (
+        "3 layers of 64, 256 chains, 10 local steps",
+        "40",
+        "2: a, b",
+        "gaussian",
+        "-1.2500 ± 0.5000",
+        "0.7500 ± 0.0625",
+        "report.html",
+    ):
         assert part in captured.out
     assert "held-out=-1.250" in captured.err
 
