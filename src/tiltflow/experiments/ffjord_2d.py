@@ -3,10 +3,11 @@
 Grathwohl et al. (2019), Figure 2, with densities that are known exactly, so that KL(truth || model)
 is had by quadrature. The same concat-squash field is trained by maximum likelihood (FFJORD), with
 the regularisers of Finlay et al. (2020; RNODE) in equal steps, and by flow matching (Lipman et al.
-2023); the coupling flow and the energy flow (Chao et al. 2023, by likelihood) have as many
-parameters. Whatever a field was trained by, it is judged by the exact trace at one tolerance. As
-proposals for chains of the true density all are judged on the same grid: acceptance, and the
-effective share of importance weights.
+2023). Coupling flows of splines and of affine maps (of which Glow is made, with which the paper
+compares) and the energy flow (Chao et al. 2023, by likelihood) have as many parameters. Whatever a
+field was trained by, it is judged by the exact trace at one tolerance. As proposals for chains of
+the true density all are judged on the same grid: acceptance, and the effective share of importance
+weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from tiltflow.experiments.density_images import read_image, write_image
 from tiltflow.experiments.ffjord_fit import (
     SIZES,
     TOLERANCE,
+    AffineMethod,
     Budget,
     EnergyFlowMethod,
     Method,
@@ -32,6 +34,7 @@ from tiltflow.experiments.ffjord_fit import (
     grid_of,
 )
 from tiltflow.experiments.ffjord_table import (
+    AFFINE,
     COUPLING,
     ENERGY_FLOW,
     EXPERIMENT,
@@ -98,6 +101,13 @@ METHODS = (
     ),
     Method(
         COUPLING,
+        LIKELIHOOD,
+        None,
+        Budget(steps=6000, batch_size=512, learning_rate=5e-3),
+        guess=60.0,
+    ),
+    AffineMethod(
+        AFFINE,
         LIKELIHOOD,
         None,
         Budget(steps=6000, batch_size=512, learning_rate=5e-3),

@@ -12,7 +12,7 @@ from tiltflow.report.table import format_table, mean_and_std
 
 EXPERIMENT = "ffjord-2d"
 FFJORD, RNODE, MATCHING = "FFJORD", "RNODE", "flow-matching"
-COUPLING, ENERGY_FLOW = "coupling", "energy-flow"
+COUPLING, AFFINE, ENERGY_FLOW = "coupling", "affine-coupling", "energy-flow"
 KL_BAR, CALLS_BAR, BETTER_BAR = 0.03, 100, 5
 RNODE_CALLS_BAR, RNODE_LOSS_BAR = 25, 0.01
 FIGURES = {
@@ -79,9 +79,10 @@ def bars_met(lines: Sequence[Line]) -> list[str]:
         cheap = [toy for toy in own if mean(FFJORD, toy, "calls_training") <= CALLS_BAR]
         words = f"{FFJORD}: at most {CALLS_BAR} calls by the last training steps"
         told.append(_bar(words, cheap, own, len(own)))
-    if both := all_of(FFJORD, COUPLING):
-        better = [toy for toy in both if kl(FFJORD, toy) < kl(COUPLING, toy)]
-        told.append(_bar(f"{FFJORD}: KL below {COUPLING}'s", better, both, BETTER_BAR))
+    for rival in (COUPLING, AFFINE):
+        if both := all_of(FFJORD, rival):
+            better = [toy for toy in both if kl(FFJORD, toy) < kl(rival, toy)]
+            told.append(_bar(f"{FFJORD}: KL below {rival}'s", better, both, BETTER_BAR))
     if own := all_of(RNODE):
         cheap = [
             toy
