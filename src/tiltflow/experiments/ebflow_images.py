@@ -9,7 +9,6 @@ published runs have some thousand times the steps. Dequantised once, alike for a
 judged by the mean over test images of -log p in nats and in bits per dimension.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,6 +23,7 @@ import tiltflow
 from tiltflow.data.pixel_logit import PixelLogit, bits_per_dimension
 from tiltflow.data.preprocessing import fit_preprocessing, to_model_units
 from tiltflow.experiments.cells import Cell, Line, run_cells
+from tiltflow.experiments.clock import clock
 from tiltflow.experiments.contenders import choose
 from tiltflow.experiments.ebflow_pictures import keep_pictures, make_pictures, save_figure
 from tiltflow.experiments.failures import failures
@@ -189,7 +189,7 @@ def train_and_judge(
         chunk=settings.chunk,
         patience=settings.steps // settings.chunk,
         averaging=settings.averaging,
-        on_report=lambda report: at.append((report["step"], time.perf_counter())),
+        on_report=lambda report: at.append((report["step"], clock())),
     )
     (first, started), (last, ended) = at[0], at[-1]
     log_prob = user_log_prob(fit.flow, images.preprocessing, images.test)

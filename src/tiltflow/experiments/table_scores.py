@@ -1,6 +1,5 @@
 """What experiments on tables share: log-densities of test rows by scikit-learn, and their means."""
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,8 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.neighbors import KernelDensity
+
+from tiltflow.experiments.clock import clock
 
 COMPONENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 BANDWIDTHS = np.geomspace(0.02, 2.0, 21)
@@ -27,16 +28,17 @@ def mixture_scores(
 ) -> Float[np.ndarray, " m"]:
     """Log-density of the test rows under scikit-learn's mixture, fitted to all other rows.
 
-    The number of components is chosen by BIC; no larger one is begun after `most_seconds`.
+    The number of components is chosen by BIC; no larger one is begun after
+    `most_seconds` (`clock.py`).
     """
     mean, scale = rest.mean(axis=0), rest.std(axis=0)
     z = (rest - mean) / scale
-    started = time.perf_counter()
+    started = clock()
     mixtures = []
     for count in components:
         # With fewer rows than this a component is singular, and BIC runs after it.
         few = count > 1 and count * (z.shape[1] + 1) > len(z)
-        if not few and (not mixtures or time.perf_counter() - started < most_seconds):
+        if not few and (not mixtures or clock() - started < most_seconds):
             mixtures.append(SklearnMixture(count, random_state=seed, max_iter=300).fit(z))
     best = min(mixtures, key=lambda mixture: mixture.bic(z))
     return best.score_samples((test - mean) / scale) - np.log(scale).sum()
