@@ -91,7 +91,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         held_out_log_likelihood_stderr_: its standard error, over rows and log Z together.
         base_: the base chosen, in words.
         preprocessing_: the preprocessing chosen.
-        chains_, energy_width_, energy_depth_, local_steps_: the sizes of the fit.
+        chains_, energy_width_, energy_depth_: the sizes of the fit (`training/sizes.py`).
         schema_: what the columns are: names, levels, grids.
         levels_: for each categorical column its levels.
         quanta_: grid step of every column, 0 where it is continuous.

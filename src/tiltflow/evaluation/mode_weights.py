@@ -196,7 +196,8 @@ def with_intervals(
     estimate: WeightEstimate, centers: Shaped[np.ndarray, "m d"] | None = None
 ) -> ModeWeights:
     """The estimate as users see it; `centers`, if any, in the order of its labels."""
-    p, n = estimate.weights, estimate.effective_draws
+    # A sum of shares may round to more than one.
+    p, n = np.minimum(estimate.weights, 1.0), estimate.effective_draws
     low, high = betaincinv(n * p + 0.5, n * (1 - p) + 0.5, [[(1 - LEVEL) / 2], [(1 + LEVEL) / 2]])
     # At the edges, and for far less than one hit, the quantiles would leave the estimate out.
     intervals = np.stack([np.minimum(low, p), np.maximum(high, p)], axis=1)
