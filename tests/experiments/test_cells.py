@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from tiltflow.experiments.cells import (
     run_cells,
 )
 from tiltflow.sampling import program_room
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 @dataclass(frozen=True)
@@ -142,3 +145,13 @@ def test_fingerprints_are_those_of_any_process():
     )
     with pytest.raises(TypeError, match="object"):
         fingerprint(object())
+
+
+def test_cells_that_are_kept_with_the_results_are_whole():
+    found = list(RESULTS.glob("cells/*/" + FILE))
+    assert found
+    for path in found:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            cell = json.loads(line)
+            assert cell["experiment"] == path.parent.name
+            assert isinstance(cell["figures"], dict) and cell["cell_seconds"] >= 0
