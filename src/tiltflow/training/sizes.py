@@ -5,7 +5,7 @@
 
 The gradient's error from n rows never falls below 1/√n of a row's spread, while that from the
 chains averages out over steps: more chains than rows buy nothing. How much is lost by half and
-won by twice each size is what `tiltflow bench sizes` prints; docs/choosing.md has the tables.
+won by twice each size is what `tiltflow bench sizes` prints.
 """
 
 import math
