@@ -139,9 +139,10 @@ def _by_neighbours(log_density: LogDensity, points: Any, modes: Modes) -> tuple[
     asked = np.flatnonzero(alike)
     if not len(asked):
         return labels, alike
-    here, there = points[asked], modes.paths[0][nearest[asked]]
-    lower = np.minimum(_values(log_density, here), _values(log_density, there))
-    alike[asked] = _lowest(log_density, here, there) >= lower - LEVEL_GROUND
+    here, there = points[asked], nearest[asked]
+    heights = _values(log_density, modes.paths[0])[there]
+    lower = np.minimum(_values(log_density, here), heights)
+    alike[asked] = _lowest(log_density, here, modes.paths[0][there]) >= lower - LEVEL_GROUND
     return labels, alike
 
 
