@@ -1,6 +1,7 @@
 """The scikit-learn door: one small fit, looked at from every side."""
 
 import json
+import tracemalloc
 
 import jax
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import tiltflow
 from tiltflow import BalancedEBM
 from tiltflow.data.errors import InputError
+from tiltflow.data.machine import Machine
 from tiltflow.data.preprocessing import to_model_units
+from tiltflow.memory import DRAW_BYTES
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.bases import mixture_of_flows_on
@@ -273,3 +276,30 @@ def test_repeated_values_on_no_grid_are_warned_of_by_column():
     ):
         BalancedEBM(preprocessing="whiten").fit(X)
     assert ["'x0'" in str(caught[0].message), "'x1'" in str(caught[1].message)] == [True, True]
+
+
+def test_draws_take_less_memory_than_their_bound(monkeypatch, fitted):
+    """Measured as NumPy counts it; chains are left out, which are never more than 1024 rows."""
+    estimator, _ = fitted
+    rows = 300_000
+    monkeypatch.setattr(
+        tiltflow.estimator, "draw_rows", lambda key, frozen, chains: np.ones((chains, 2))
+    )
+    tracemalloc.start()
+    estimator.sample(rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    bound = DRAW_BYTES * 2 * rows
+    assert bound / 8 < peak < bound
+
+
+def test_too_many_draws_are_refused_before_any_is_made(monkeypatch, fitted):
+    estimator, _ = fitted
+    machine = Machine(16_000_000_000, 12_800_000_000)
+    monkeypatch.setattr(tiltflow.memory, "find_machine", lambda: machine)
+    for draw in (
+        lambda: estimator.sample(10**12),
+        lambda: estimator.sample_given(np.array([[1e4, np.nan]]), 10**12),
+    ):
+        with pytest.raises(InputError, match="memory: 1000000000000 draws may take up to"):
+            draw()

@@ -8,7 +8,7 @@ import pytest
 import tiltflow.memory
 from tiltflow.data.errors import InputError
 from tiltflow.data.machine import Machine
-from tiltflow.memory import check_memory, memory_bound
+from tiltflow.memory import check_memory, check_memory_of_draws, memory_bound
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.flows import trainable
 from tiltflow.models.gaussian_mixture import mixture_template
@@ -53,7 +53,7 @@ def test_too_much_is_refused_and_what_is_not_free_now_warned_of(monkeypatch):
         monkeypatch.setattr(tiltflow.memory, "find_machine", lambda machine=machine: machine)
         check_memory(10_000, 8, **SIZES)
     with pytest.raises(
-        InputError, match=r"up to .* GB \(rows .*\), the machine has 16.0 GB; lower ch"
+        InputError, match=r"fit \(rows .*\) may take up to .* GB, the machine has 16.0 GB; lower ch"
     ):
         check_memory(10_000, 8, **SIZES | {"chains": 1_000_000})
     with pytest.raises(InputError, match="lower rows, which is 20000000"):
@@ -63,3 +63,16 @@ def test_too_much_is_refused_and_what_is_not_free_now_warned_of(monkeypatch):
     monkeypatch.setattr(tiltflow.memory, "find_machine", lambda: Machine(16e9, 1e9))
     with pytest.warns(RuntimeWarning, match=r"1.0 GB are free; if it is killed, lower"):
         check_memory(10_000, 8, **SIZES)
+
+
+def test_draws_that_the_machine_cannot_hold_are_refused(monkeypatch):
+    monkeypatch.setattr(
+        tiltflow.memory, "find_machine", lambda: Machine(16_000_000_000, 12_800_000_000)
+    )
+    check_memory_of_draws(10_000_000, 20)
+    with pytest.warns(
+        RuntimeWarning, match=r"12.8 GB are free; .* at most 20000000.* another seed"
+    ):
+        check_memory_of_draws(20_000_001, 10)
+    with pytest.raises(InputError, match=r"1000000000 draws may take up to 640.0 GB, the machine"):
+        check_memory_of_draws(1_000_000_000, 10)

@@ -42,6 +42,7 @@ from tiltflow.frozen import (
     weigh_modes,
 )
 from tiltflow.loading import load_table, sizes_of
+from tiltflow.memory import check_memory_of_draws
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
 from tiltflow.outputs import SetOutputMixin, index_of
@@ -293,7 +294,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         `random_state`'s.
 
         Raises:
-            InputError: n is not positive.
+            InputError: n is not positive, or more than the machine has memory for.
         """
         rows = on_grids(self.schema_, self._sample_numbers(n, key))
         return to_container(self.schema_, rows, self._container())
@@ -302,6 +303,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
+        check_memory_of_draws(n, self.n_features_in_)
         seed = self._seed() if key is None else key
         chains = min(1024, 1 << (n - 1).bit_length())
         draws = []
@@ -344,6 +346,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
         rows = to_numbers(self.schema_, load_table(X, {}, whole=True), missing=True)
+        check_memory_of_draws(n * len(rows), rows.shape[1])
         seed = self._seed() if key is None else key
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
         filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)

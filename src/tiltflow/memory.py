@@ -1,4 +1,4 @@
-"""A bound on the memory of a fit, made before it starts, and what the machine has for it.
+"""A bound on the memory of a fit or of draws, made before they start, and what the machine has.
 
 The bound is a sum of what can be large, in bytes, with n rows, d columns, C chains, an energy of
 width w and depth l, p the numbers that one point needs with all gradients (`_per_point`), and q
@@ -9,8 +9,8 @@ those without:
     energy  20 * 4 (d w + (l - 1) w^2)                       its copies in training
             + 4 * 4 * 65 536 w + 4 q * 8192                  draws of `polish`, and of the flow
 
-Of a large table, n is the sample and the rows of a chunk. The factors are from above;
-docs/safe_stops.md has them beside what compiled steps take. Memory of accelerators is not looked
+Of a large table, n is the sample and the rows of a chunk. n draws take 64 n d. The factors are
+from above; docs/safe_stops.md has them beside what is taken. Memory of accelerators is not looked
 at.
 """
 
@@ -30,6 +30,8 @@ BATCH, DRAWS_AT_ONCE, DRAWS = 1024, 8192, 65_536
 COMPONENTS, FLOW_LAYERS, FLOW_WIDTH = 32, 6, 64
 CHUNK_ROWS = 100 * BATCH
 """Rows of a large table that are read for one chunk of steps."""
+DRAW_BYTES = 64
+"""Of a cell that is drawn: the draws, their copies in other units and on grids, and in columns."""
 STATES = 20
 """Copies of an energy's parameters: optimiser, averages, gradients, earlier energies."""
 
@@ -68,24 +70,38 @@ def check_memory(rows: int, dimension: int, **sizes: int | None) -> None:
     Raises:
         InputError: it says how much of what would have to be lowered.
     """
-    machine = find_machine()
-    if machine is None:
-        return
     parts = memory_bound(rows, dimension, **sizes)
-    needed = sum(parts.values())
-    if needed <= machine.available:
-        return
     shares = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
-    message = f"memory: this fit takes up to {needed / 1e9:.1f} GB ({shares}), "
     lower = max(("rows", "chains", "energy_width"), key=lambda name: parts[name])
     found = {"rows": rows, **choose_sizes(rows, **sizes)._asdict()}[lower]
-    advice = f"lower {lower}, which is {found}"
+    _compare(sum(parts.values()), f"this fit ({shares})", f"lower {lower}, which is {found}")
+
+
+def check_memory_of_draws(draws: int, dimension: int) -> None:
+    """The same for rows that are drawn and held until they are written.
+
+    Raises:
+        InputError: it says how many rows the machine has memory for.
+    """
+    machine = find_machine()
+    if machine is not None:
+        most = max(1, machine.available // (DRAW_BYTES * dimension))
+        advice = f"draw at most {most} rows at a time, each time with another seed"
+        _compare(DRAW_BYTES * draws * dimension, f"{draws} draws", advice)
+
+
+def _compare(needed: int, what: str, advice: str) -> None:
+    """Raise `InputError` where the machine never has as much, warn where it has not now."""
+    machine = find_machine()
+    if machine is None or needed <= machine.available:
+        return
+    message = f"memory: {what} may take up to {needed / 1e9:.1f} GB, "
     if needed > machine.total:
         raise InputError(f"{message}the machine has {machine.total / 1e9:.1f} GB; {advice}")
     warnings.warn(
         f"{message}{machine.available / 1e9:.1f} GB are free; if it is killed, {advice}",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
