@@ -110,7 +110,7 @@ METHODS = (
         AFFINE,
         LIKELIHOOD,
         None,
-        Budget(steps=6000, batch_size=512, learning_rate=5e-3),
+        Budget(steps=6000, batch_size=512, learning_rate=3e-3),
         guess=60.0,
     ),
     EnergyFlowMethod(
