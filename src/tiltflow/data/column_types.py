@@ -26,6 +26,8 @@ NULLABLE = ("boolean", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UI
 """Of pandas, for columns that may have missing cells."""
 TEXT = ("str", "string", "object")
 NAMES = (*NUMBERS, *NULLABLE, *TEXT, "category")
+OF_POLARS: Mapping[Any, str] = {pl.Boolean: "bool", pl.String: "str", pl.Categorical: "category"}
+"""Names of those that polars calls otherwise."""
 
 
 class ColumnType(NamedTuple):
@@ -48,10 +50,9 @@ def types_of(X: Any) -> dict[str, ColumnType]:
 
 def _type_of(dtype: Any) -> ColumnType | None:
     if isinstance(dtype, pl.DataType | type):
-        of_polars = {pl.Boolean: "bool", pl.String: "str", pl.Categorical: "category"}
         if isinstance(dtype, pl.Enum):
             return ColumnType("category", tuple(dtype.categories))
-        name = of_polars.get(dtype.base_type(), str(dtype).lower())
+        name = OF_POLARS.get(dtype.base_type(), str(dtype).lower())
     elif type(dtype).__name__ == "CategoricalDtype":
         return ColumnType("category", tuple(dtype.categories.tolist()), bool(dtype.ordered))
     else:

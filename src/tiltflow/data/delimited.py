@@ -9,7 +9,7 @@ import contextlib
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +89,7 @@ def csv_batches(
 
 
 @contextlib.contextmanager
-def _damage_is_named(path: Path) -> Iterator[None]:
+def _damage_is_named(path: Path) -> Generator[None, None, None]:
     """Turn what is raised at files that are no text into one line that names the file."""
     try:
         if path.suffix.lower() == ".gz":
@@ -216,7 +216,7 @@ def _parser(layout: _Layout) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _parsing_is_explained(path: Path, layout: _Layout) -> Iterator[None]:
+def _parsing_is_explained(path: Path, layout: _Layout) -> Generator[None, None, None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:

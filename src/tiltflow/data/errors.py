@@ -1,7 +1,7 @@
 """The one exception for input a user can mend, and how what libraries raise becomes one."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -19,7 +19,7 @@ def reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def damage_is_named(path: Path, kind: str) -> Iterator[None]:
+def damage_is_named(path: Path, kind: str) -> Generator[None, None, None]:
     """Turn what libraries raise at damaged files into one line that names the file."""
     try:
         yield

@@ -45,7 +45,7 @@ class GaussianMixture(eqx.Module):
     def joint_log_prob(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
         """Joint log-density of mode k and point: log w_k + log N(x; mean_k, L_k L_kᵀ)."""
 
-        def one(mean, scale_tril, weight):
+        def one(mean: Array, scale_tril: Array, weight: Array):
             whitened = solve_triangular(scale_tril, x - mean, lower=True)
             log_det = jnp.log(jnp.diag(scale_tril)).sum()
             return jnp.log(weight) + norm.logpdf(whitened).sum() - log_det
@@ -93,7 +93,7 @@ class WarpedMixture(eqx.Module):
     def joint_log_prob(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
         """Joint log-density log w_k + log p_k(x); bend and rotation preserve volume."""
 
-        def one(mean, rotation, weight):
+        def one(mean: Array, rotation: Array, weight: Array):
             z = unbend(rotation.T @ (x - mean))
             return jnp.log(weight) + norm.logpdf(z).sum()
 

@@ -3,11 +3,11 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 @contextlib.contextmanager
-def panics_are_not_printed() -> Iterator[None]:
+def panics_are_not_printed() -> Generator[None, None, None]:
     """Hold back what is written to stderr meanwhile; it is written after all unless this panics.
 
     A panic is printed by the threads of Polars, each with its own, before any of it is raised.

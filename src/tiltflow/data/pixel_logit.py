@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
+from jaxtyping import Array
 
 from tiltflow.data.errors import InputError
 
@@ -40,19 +41,19 @@ class PixelLogit(AbstractBijection):
         self.levels = levels
         self.margin = margin
 
-    def transform_and_log_det(self, x: Any, condition: Any = None):
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
         """Z, (d,), and log|dz/dx|, (); not a number outside of the range."""
         p = self.margin + (1 - 2 * self.margin) * (x + 0.5) / self.levels
         z = jnp.log(p) - jnp.log1p(-p)
         return z, self._log_det(z)
 
-    def inverse_and_log_det(self, y: Any, condition: Any = None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
         """X, (d,), and log|dx/dz|, (); draws far out may lie `margin` of the range beyond it."""
         p = jax.nn.sigmoid(y)
         x = (p - self.margin) / (1 - 2 * self.margin) * self.levels - 0.5
         return x, -self._log_det(y)
 
-    def _log_det(self, z):
+    def _log_det(self, z: Any) -> Array:
         # dz/dp = 1 / (p (1 - p)), and -log p = softplus(-z), -log(1 - p) = softplus(z).
         slope = math.log((1 - 2 * self.margin) / self.levels)
         return (jax.nn.softplus(z) + jax.nn.softplus(-z) + slope).sum()

@@ -10,7 +10,7 @@ is cut to the model's precision.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -120,7 +120,7 @@ def columns_apart(
 
 
 def _in_float64(
-    function: Callable, bijection: AbstractBijection, rows: Float[np.ndarray, "n d"]
+    function: Callable[..., Any], bijection: AbstractBijection, rows: Float[np.ndarray, "n d"]
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " n"]]:
     mapped, log_det = np.empty(rows.shape), np.empty(len(rows))
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):

@@ -11,7 +11,7 @@ cottonwood among lodgepole pine; skin among other pixels.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -67,7 +67,7 @@ FILES = {
     "earth-floods": Files(("earth_flood.csv",)),
     "earth-fires": Files(("earth_fire.csv",)),
 }
-SKLEARN = {
+SKLEARN: dict[str, Callable[..., Any]] = {
     "iris": datasets.load_iris,
     "wine": datasets.load_wine,
     "breast-cancer": datasets.load_breast_cancer,
@@ -82,15 +82,15 @@ def find_public_tables(folder: Path) -> dict[str, Callable[[], PublicTable]]:
     def from_files(files: Files) -> Callable[[], PublicTable]:
         return lambda: load_files(files, folder)
 
-    def from_sklearn(load: Callable[..., tuple[np.ndarray, np.ndarray]]) -> PublicTable:
-        return PublicTable(numbers_of(load(return_X_y=True)[0].astype(float)), None)
+    def from_sklearn(load: Callable[..., Any]) -> Callable[[], PublicTable]:
+        return lambda: PublicTable(numbers_of(load(return_X_y=True)[0].astype(float)), None)
 
     found = {
         name: from_files(files)
         for name, files in FILES.items()
         if all((folder / each).exists() for each in files.names)
     }
-    return found | {name: lambda load=load: from_sklearn(load) for name, load in SKLEARN.items()}
+    return found | {name: from_sklearn(load) for name, load in SKLEARN.items()}
 
 
 def load_files(files: Files, folder: Path) -> PublicTable:

@@ -8,7 +8,7 @@ have no names, so that nothing is left of them when the process ends, however it
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -43,7 +43,7 @@ def shuffle(
     rows: int,
     width: int,
     folder: Path | None,
-) -> Iterator[ShuffledRows]:
+) -> Generator[ShuffledRows, None, None]:
     """Write all `batches`, `rows` rows together, into a file in `folder`, as long as this is open.
 
     With None, that is the system's folder for temporary files.

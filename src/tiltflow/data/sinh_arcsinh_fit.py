@@ -5,7 +5,7 @@ The log-density of one value x, with a = arcsinh((x − loc) / scale) and w = ta
     log p = log tail − log scale + log cosh w − log cosh a − sinh(w)² / 2 − log(2π) / 2
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -49,11 +49,11 @@ def fit_sinh_arcsinh(column: Float[np.ndarray, " n"]) -> SinhArcsinhParameters:
     centre, spread = float(np.median(column)), _spread(column)
     units = np.random.default_rng(0).permutation((column - centre) / spread)[:MOST_ROWS]
 
-    def loss(theta, rows):
+    def loss(theta: Any, rows: Any):
         value, gradient = _terms(theta, rows)
         return -value.mean(), -gradient.mean(axis=1)
 
-    def search(start, rows):
+    def search(start: Any, rows: Any):
         # L-BFGS-B starts BLAS threads for 4 x 4 matrices: 15 times slower on busy cores.
         return minimize(loss, start, (rows,), jac=True, method="SLSQP", bounds=BOUNDS)
 

@@ -111,7 +111,7 @@ def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
             continue
         column = frame[name].fill_nan(None)
         exact = not dtype.is_integer() or (column.abs() < 2**53).all()
-        if (dtype.is_integer() and exact) or dtype in (pl.Boolean, pl.Float32):
+        if (dtype.is_integer() and exact) or dtype.base_type() in (pl.Boolean, pl.Float32):
             typed.append(column.cast(dtype))
     return frame.with_columns(typed)
 
@@ -244,9 +244,9 @@ def frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
     columns = {}
     for name, dtype in frame.schema.items():
         series = frame[name]
-        if dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
+        if dtype.is_numeric() or dtype.base_type() in (pl.Boolean, pl.Null):
             columns[name] = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        elif dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+        elif dtype.is_nested() or dtype.base_type() in (pl.Binary, pl.Object):
             raise InputError(f"{path}: column '{name}' holds {dtype}, not numbers; drop it")
         else:
             text = series.cast(pl.String).fill_null("")

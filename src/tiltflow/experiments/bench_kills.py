@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -164,7 +164,7 @@ def _same(reference: Path, run: Path) -> bool:
     return _content(reference) == _content(run)
 
 
-def _content(run: Path) -> tuple[bytes, list[dict]]:
+def _content(run: Path) -> tuple[bytes, list[dict[str, Any]]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     reports = [json.loads(line) for line in lines]
     for report in reports:

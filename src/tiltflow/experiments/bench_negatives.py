@@ -15,7 +15,7 @@ squared distance from `recycled`, which is exact, in the same unit, less what no
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -278,7 +278,7 @@ def _runs(
         ]
         return (after, sums), (rate, importance_sampling(draw.proposals).ess)
 
-    def run(chains: Chains, key: PRNGKeyArray) -> tuple[Chains, tuple[list[Sums], tuple]]:
+    def run(chains: Chains, key: PRNGKeyArray) -> tuple[Chains, tuple[list[Sums], tuple[Any, ...]]]:
         n = len(ESTIMATORS)
         sizes = [target.weights.shape[0], *(ravel_pytree(p)[0].size for p in (energy, learned))]
         zero = [Sums(jnp.zeros((n, p)), jnp.zeros(n), jnp.zeros(())) for p in sizes]

@@ -8,7 +8,7 @@ The truth, pulled back to the latent space of a flow x = g(z), has the density
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -66,7 +66,7 @@ def keep_chains(
         rows, log_det = to_user(problem, np.asarray(images, dtype=float)), np.asarray(log_det)
         log_det = log_det + np.log(problem.scale).sum()
         log_density, walked = jax.vmap(latent_log_density(model)), recorded.latent[:, :SHOWN]
-    arrays = {
+    arrays: dict[str, Any] = {
         "x": grid.x,
         "y": grid.y,
         "learned": grid.image(np.asarray(log_density(jnp.asarray(points)), dtype=float)),

@@ -91,7 +91,10 @@ def contest_cells(
             names = (case.experiment, case.name, contender.name, contender.setting, run_seed)
 
             def by_evaluations(
-                cell: Cell, lines: Sequence[Line], contender=contender, schedule=schedule
+                cell: Cell,
+                lines: Sequence[Line],
+                contender: Contender = contender,
+                schedule: Schedule = schedule,
             ) -> dict[str, Any]:
                 ready = prepared(cell.seed)
                 trial = run_trial(
@@ -103,7 +106,10 @@ def contest_cells(
                 return trial.figures
 
             def by_seconds(
-                cell: Cell, lines: Sequence[Line], contender=contender, schedule=schedule
+                cell: Cell,
+                lines: Sequence[Line],
+                contender: Contender = contender,
+                schedule: Schedule = schedule,
             ) -> dict[str, Any]:
                 alone, most = (
                     find_line(

@@ -102,7 +102,7 @@ def _flow_for(
 
 @eqx.filter_jit
 def _run_chunk(
-    fixed: tuple, energy: TwoModesEnergy, state: PyTree, keys: Key[Array, " steps"]
+    fixed: tuple[Any, ...], energy: TwoModesEnergy, state: PyTree, keys: Key[Array, " steps"]
 ) -> tuple[TwoModesEnergy, PyTree]:
     method, base, flow_static, rows, rate = fixed
 

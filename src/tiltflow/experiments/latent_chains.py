@@ -70,7 +70,7 @@ def compare_chains(
         steps = equal_steps(contender, case.schedule, evaluations, rows)
 
         def run(
-            cell: Cell, lines: Sequence[Line], contender=contender, steps=steps
+            cell: Cell, lines: Sequence[Line], contender: Contender = contender, steps: int = steps
         ) -> dict[str, Any]:
             return _run(case, contender, steps, cell, out)
 

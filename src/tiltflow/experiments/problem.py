@@ -1,6 +1,6 @@
 """A target with its data: what every experiment trains on and is judged by."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -144,5 +144,5 @@ def _log_probs(target: Target, points: Float[Array, "n d"]) -> Float[Array, " n"
 
 
 @eqx.filter_jit
-def _rows_log_prob(distribution, points: Float[Array, "n d"]) -> Float[Array, " n"]:
+def _rows_log_prob(distribution: Any, points: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jax.lax.map(distribution.log_prob, points, batch_size=8192)

@@ -71,7 +71,7 @@ class TorchFlow(torch.nn.Module):
             hidden = layer(end_time * s, torch.tanh(hidden) if i else hidden)
         return end_time * hidden
 
-    def forward(self, s: Any, state: tuple) -> tuple:
+    def forward(self, s: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Velocity and trace, as the solver asks for them."""
         self.calls += 1
         with torch.enable_grad():

@@ -117,6 +117,7 @@ def run_trial(
     flow, flow_seconds = prepared.flow(contender.flow) if contender.flow else (None, 0.0)
     started = clock()
     chains: list[LastChains] = []
+    told: dict[str, Any]
     try:
         model, told, chains = _train(contender, prepared, flow, schedule, seed, watch)
     except TrainingFailed as error:

@@ -7,7 +7,7 @@ the batch, and gradients go through the batch's share alone; they then are the n
 Everywhere else the running statistics are fixed, so that one point's density is its own.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -43,7 +43,7 @@ class BatchNorm(AbstractBijection):
         start = RunningStatistics(jnp.zeros(dimension), jnp.ones(dimension))
         self.statistics = paramax.non_trainable(start)
 
-    def transform_and_log_det(self, x, condition=None):
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
         """From the base to the data."""
         deviation = jnp.sqrt(self.statistics.variance + EPSILON)
         data = (jnp.asarray(x) - self.shift) * jnp.exp(
@@ -51,7 +51,7 @@ class BatchNorm(AbstractBijection):
         ) * deviation + self.statistics.mean
         return data, -self._log_det(self.statistics)
 
-    def inverse_and_log_det(self, y, condition=None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
         """From the data to the base."""
         return self._normalise(jnp.asarray(y), self.statistics), self._log_det(self.statistics)
 
@@ -74,13 +74,13 @@ class BatchNorm(AbstractBijection):
         return (self.log_scale - 0.5 * jnp.log(statistics.variance + EPSILON)).sum()
 
 
-def running_statistics(tree) -> list[RunningStatistics]:
+def running_statistics(tree: Any) -> list[RunningStatistics]:
     """The statistics of every `BatchNorm` of a tree, as wrapped against training."""
     nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, BatchNorm))
     return [node.statistics for node in nodes if isinstance(node, BatchNorm)]
 
 
-def with_statistics(tree, statistics: list[RunningStatistics]):
+def with_statistics(tree: Any, statistics: list[RunningStatistics]):
     """The tree with the statistics of its `BatchNorm`s replaced, in the order of `tree`."""
     if not statistics:
         return tree

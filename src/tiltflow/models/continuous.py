@@ -11,7 +11,7 @@ The methods are for one point, which has step sizes of its own and so a density 
 depend on its company; `models/batch_likelihood.py` solves a whole batch at once, for training.
 """
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -104,19 +104,19 @@ class ContinuousFlow(AbstractBijection):
             regularisers=regularisers,
         )
 
-    def transform_and_log_det(self, x, condition=None):
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
         """From the base to the data in one solve: the point, (d,), and log|dy/dx|, ()."""
         return self._one(jnp.asarray(x), "data")
 
-    def inverse_and_log_det(self, y, condition=None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
         """From the data to the base in one solve: the point, (d,), and log|dx/dy|, ()."""
         return self._one(jnp.asarray(y), "base")
 
-    def transform(self, x, condition=None):
+    def transform(self, x: Any, condition: Any = None) -> Array:
         """From the base to the data without the trace."""
         return self._move(x, "data")
 
-    def inverse(self, y, condition=None):
+    def inverse(self, y: Any, condition: Any = None) -> Array:
         """From the data to the base without the trace."""
         return self._move(y, "base")
 
@@ -125,7 +125,7 @@ class ContinuousFlow(AbstractBijection):
         assert end.log_det is not None
         return end.x[0], end.log_det[0]
 
-    def _move(self, x, towards: Direction) -> Array:
+    def _move(self, x: Any, towards: Direction) -> Array:
         flow = paramax.unwrap(self)
         end_time = jnp.exp(flow.log_end_time)
         x = jnp.asarray(x, float)[None]
@@ -198,7 +198,7 @@ def with_integration(tree: PyTree, integration: Integration) -> PyTree:
     return jax.tree.map(renewed, tree, is_leaf=lambda node: isinstance(node, ContinuousFlow))
 
 
-def _with_probes(tree: PyTree, probes: list) -> PyTree:
+def _with_probes(tree: PyTree, probes: list[Any]) -> PyTree:
     return eqx.tree_at(
         lambda tree: [flow.probes for flow in continuous_flows(tree)],
         tree,

@@ -81,7 +81,7 @@ class Convolution(LinearLayer):
         solved = jnp.linalg.solve(self._frequencies(), spectrum[..., None])[..., 0]
         return jnp.fft.ifft2(solved, axes=(0, 1)).real.reshape(-1)
 
-    def log_abs_det(self):
+    def log_abs_det(self) -> Array:
         """See the top of the file."""
         if self.kernel.shape[0] == 1:
             return self.image[0] * self.image[1] * jnp.linalg.slogdet(self.kernel[0, 0])[1]
@@ -142,6 +142,6 @@ class Squeeze(LinearLayer):
         blocks = y.reshape(height // 2, width // 2, 2, 2, channels)
         return blocks.transpose(0, 2, 1, 3, 4).reshape(-1)
 
-    def log_abs_det(self):
+    def log_abs_det(self) -> Array:
         """Zero."""
         return jnp.zeros(())

@@ -6,7 +6,7 @@ Importance weights p / q of a model p = base exp(-E) / Z are then at most exp(-E
 however little of the base the flow covers: mass where the flow never looks is seen all the same.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,10 @@ class DefensiveMixture(AbstractDistribution):
         self.shape = flow.shape
         self.flow, self.base, self.share = flow, paramax.non_trainable(base), share
 
-    def _log_prob(self, x, condition=None):
+    def _log_prob(self, x: Any, condition: Any = None) -> Array:
         return mixed_log_prob(self.flow._log_prob(x), self.base._log_prob(x), self.share)
 
-    def _sample(self, key, condition=None):
+    def _sample(self, key: Any, condition: Any = None) -> Array:
         which_key, flow_key, base_key = jax.random.split(key, 3)
         return jnp.where(
             jax.random.bernoulli(which_key, self.share),

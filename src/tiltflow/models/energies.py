@@ -1,7 +1,7 @@
 """Energies: functions from one point to one number, low where the density is high."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ class MLPEnergy(eqx.Module):
         *,
         width: int = 128,
         depth: int = 3,
-        activation: Callable = jax.nn.silu,
+        activation: Callable[..., Any] = jax.nn.silu,
         key: PRNGKeyArray,
     ):
         """Build a network of points (dimension,) with `depth` hidden layers of `width` units."""

@@ -12,7 +12,7 @@ one base density, in the energy, in the likelihood and in the draws.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -80,16 +80,16 @@ class EnergyFlow(AbstractDistribution):
         linear = [layer for layer in unwrap(self).layers if isinstance(layer, LinearLayer)]
         return -sum((layer.log_abs_det() for layer in linear), start=jnp.zeros(()))
 
-    def _log_prob(self, x, condition=None):
+    def _log_prob(self, x: Any, condition: Any = None) -> Array:
         return -self.energy(x) - self.log_normalizer()
 
-    def _sample(self, key, condition=None):
+    def _sample(self, key: Any, condition: Any = None) -> Array:
         x = self.base_dist._sample(key)
         for layer in reversed(self.layers):
             x = layer.inverse(x)
         return x
 
-    def _sample_and_log_prob(self, key, condition=None):
+    def _sample_and_log_prob(self, key: Any, condition: Any = None) -> tuple[Array, Array]:
         x, log_prob = self.base_dist._sample_and_log_prob(key)
         for layer in reversed(self.layers):
             x, log_det = layer.inverse_and_log_det(x)

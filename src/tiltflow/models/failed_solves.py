@@ -4,6 +4,8 @@ Within compiled code a failed solve is NaN, so that a step is skipped or a propo
 the solve is done once more, flow by flow, and the first that fails is named.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -58,7 +60,7 @@ def check_solves(flow: AbstractTransformed, x: Float[Array, "n d"]) -> None:
 
 
 @eqx.filter_jit
-def _carry(bijection: ContinuousFlow, x: Float[Array, "n d"]) -> tuple:
+def _carry(bijection: ContinuousFlow, x: Float[Array, "n d"]) -> tuple[Any, ...]:
     probes = bijection.probes
     if probes is None and bijection.probe_width > MOST_EXACT:
         probes = draw_probes(jax.random.key(0), "rademacher", 1, bijection.probe_width)

@@ -10,7 +10,7 @@ pass for a density and in d passes for a draw: it is for densities alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -155,7 +155,7 @@ def _transformer(kind: Literal["auto", "spline", "affine"], dimension: int) -> _
     return _Transformer(kind)
 
 
-def _constructors(flow: Transformed) -> list:
+def _constructors(flow: Transformed) -> list[Any]:
     nodes = jax.tree.leaves(flow.bijection, is_leaf=lambda n: isinstance(n, Coupling))
     return [node.transformer_constructor for node in nodes if isinstance(node, Coupling)]
 
@@ -166,7 +166,7 @@ def _in_order(flow: Transformed, layers: int) -> Transformed:
     In the plane there is nothing to choose: layers take turns.
     """
 
-    def permutes(dist: Transformed) -> list:
+    def permutes(dist: Transformed) -> list[Any]:
         nodes = jax.tree.leaves(dist.bijection, is_leaf=lambda node: isinstance(node, Permute))
         return [node for node in nodes if isinstance(node, Permute)]
 
@@ -190,7 +190,7 @@ def _bounded_scale(raw: Float[Array, "..."]) -> Float[Array, "..."]:
 def _start_at_identity(flow: Transformed) -> Transformed:
     """Zero the last layer of every conditioner, and undo the product of the permutations."""
 
-    def last_layers(dist: Transformed) -> list:
+    def last_layers(dist: Transformed) -> list[Any]:
         nodes = jax.tree.leaves(dist.bijection, is_leaf=lambda n: isinstance(n, eqx.nn.MLP))
         last = [node.layers[-1] for node in nodes if isinstance(node, eqx.nn.MLP)]
         return [array for layer in last for array in (layer.weight, layer.bias)]

@@ -69,10 +69,10 @@ class GaussianMixture(AbstractDistribution):
         z = (self.whitening @ x).reshape(self.means.shape) - self.whitened_means
         return self.log_norms - 0.5 * jnp.sum(z * z, axis=-1)
 
-    def _log_prob(self, x, condition=None):
+    def _log_prob(self, x: Any, condition: Any = None) -> Array:
         return logsumexp(self.joint_log_prob(x))
 
-    def _sample(self, key, condition=None):
+    def _sample(self, key: Any, condition: Any = None) -> Array:
         component_key, noise_key = jax.random.split(key)
         return self.sample_at(jax.random.uniform(component_key), noise_key)
 

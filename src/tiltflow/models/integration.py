@@ -60,7 +60,7 @@ class Integration:
     solver: Solver = "tsit5"
     adjoint: Adjoint = "checkpoints"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in (("solver", get_args(Solver)), ("adjoint", get_args(Adjoint))):
             if getattr(self, name) not in known:
                 raise InputError(
@@ -174,10 +174,12 @@ def _check_precision(tolerance: float, dtype: Any) -> None:
         )
 
 
-def _velocities_on_coordinates(field_axes: Any, s: Any, path: Path, args: tuple) -> Path:
+def _velocities_on_coordinates(field_axes: Any, s: Any, path: Path, args: tuple[Any, ...]) -> Path:
     field, end_time, probes = args
 
-    def one(field: Any, x: Float[Array, " d"], probes: Float[Array, "k d"] | None) -> tuple:
+    def one(
+        field: Any, x: Float[Array, " d"], probes: Float[Array, "k d"] | None
+    ) -> tuple[Any, ...]:
         if probes is None:
             return field(end_time * s, x), None
         return _products(lambda x: field(end_time * s, x), x, probes)
@@ -196,10 +198,10 @@ def _velocities_on_coordinates(field_axes: Any, s: Any, path: Path, args: tuple)
     )
 
 
-def _velocities_on_hidden_side(field_axes: Any, s: Any, path: Path, args: tuple) -> Path:
+def _velocities_on_hidden_side(field_axes: Any, s: Any, path: Path, args: tuple[Any, ...]) -> Path:
     field, end_time, probes = args
 
-    def one(field: Any, x: Float[Array, " d"], probes: Float[Array, "k w"]) -> tuple:
+    def one(field: Any, x: Float[Array, " d"], probes: Float[Array, "k w"]) -> tuple[Any, ...]:
         hidden = field.enter(end_time * s, x)
         velocity, out = _products(lambda hidden: field.leave(end_time * s, hidden), hidden, probes)
         _, back = _products(lambda x: field.enter(end_time * s, x), x, out)
@@ -210,7 +212,9 @@ def _velocities_on_hidden_side(field_axes: Any, s: Any, path: Path, args: tuple)
     return _times(end_time, Path(velocity, divergence, None, None))
 
 
-def _products(function: Callable, x: Float[Array, " i"], rows: Float[Array, "k i"]) -> tuple:
+def _products(
+    function: Callable[..., Any], x: Float[Array, " i"], rows: Float[Array, "k i"]
+) -> tuple[Any, ...]:
     """The function's value and its Jacobian times every row, (o,) and (k, o)."""
     value, linear = jax.linearize(function, x)
     if len(rows) <= MOST_UNROLLED:
@@ -233,7 +237,7 @@ def _mean_square(scaled: Path) -> Float[Array, ""]:
     return jnp.sqrt(sum((leaf**2).sum() for leaf in leaves) / sum(leaf.size for leaf in leaves))
 
 
-def _controller(integration: Integration) -> diffrax.AbstractStepSizeController:
+def _controller(integration: Integration) -> diffrax.AbstractStepSizeController[Any, Any]:
     if integration.steps is not None:
         return diffrax.ConstantStepSize()
     tolerance = integration.tolerance

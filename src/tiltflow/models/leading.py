@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flowjax.bijections import AbstractBijection
+from jaxtyping import Array
 
 from tiltflow.data.errors import InputError
 
@@ -36,12 +37,12 @@ class Leading(AbstractBijection):
         """How many coordinates it moves."""
         return self.bijection.shape[0]
 
-    def transform_and_log_det(self, x: Any, condition: Any = None):
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
         """The first ones moved, (d,), and the log-determinant, ()."""
         moved, log_det = self.bijection.transform_and_log_det(x[: self.count])
         return jnp.concatenate([moved, x[self.count :]]), log_det
 
-    def inverse_and_log_det(self, y: Any, condition: Any = None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
         """The first ones moved back, (d,), and the log-determinant, ()."""
         moved, log_det = self.bijection.inverse_and_log_det(y[: self.count])
         return jnp.concatenate([moved, y[self.count :]]), log_det

@@ -44,11 +44,11 @@ class LinearLayer(AbstractBijection):
     def log_abs_det(self) -> Float[Array, ""]:
         """Log|det W|, in nats; -inf where W is singular."""
 
-    def transform_and_log_det(self, x, condition=None):
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
         """Both, as flowjax asks for them."""
         return self.transform(x), self.log_abs_det()
 
-    def inverse_and_log_det(self, y, condition=None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
         """The inverse and log|det W^-1|."""
         return self.inverse(y), -self.log_abs_det()
 
@@ -74,7 +74,7 @@ class FullLinear(LinearLayer):
         """By one factorisation of W for a whole batch (JAX does not repeat it under `vmap`)."""
         return jnp.linalg.solve(self.weight, y - self.bias)
 
-    def log_abs_det(self):
+    def log_abs_det(self) -> Array:
         """By LU."""
         return jnp.linalg.slogdet(self.weight)[1]
 
@@ -104,7 +104,7 @@ class TriangularLinear(LinearLayer):
         """By substitution."""
         return solve_triangular(self._matrix(), y - self.bias, lower=self.lower)
 
-    def log_abs_det(self):
+    def log_abs_det(self) -> Array:
         """The sum of s."""
         return self.log_diagonal.sum()
 
@@ -147,7 +147,7 @@ class LULinear(LinearLayer):
         z = solve_triangular(lower, z, lower=True, unit_diagonal=True)
         return solve_triangular(upper, z)
 
-    def log_abs_det(self):
+    def log_abs_det(self) -> Array:
         """The sum of s."""
         return self.log_diagonal.sum()
 
@@ -178,7 +178,7 @@ class ActNorm(LinearLayer):
         """exp(-s) (y - b)."""
         return jnp.exp(-self.log_scale) * (y - self.bias)
 
-    def log_abs_det(self):
+    def log_abs_det(self) -> Array:
         """The sum of s."""
         return self.log_scale.sum()
 
@@ -208,4 +208,5 @@ def linear_layer(kind: str, dimension: int, *, key: PRNGKeyArray) -> LinearLayer
             return LULinear(dimension, key=key)
         case "lower" | "upper":
             return TriangularLinear(dimension, lower=kind == "lower")
-    raise InputError(f"linear: '{kind}' is not known; use full, lower, upper or lu")
+        case _:
+            raise InputError(f"linear: '{kind}' is not known; use full, lower, upper or lu")

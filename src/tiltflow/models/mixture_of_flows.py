@@ -13,7 +13,7 @@ so that their determinant is 1, their inverse is Q^T, and a covariance that EM h
 fitted once more by d^2 parameters. The mixture, m_k and L_k L_k^T, stays as it is: the start.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -106,7 +106,7 @@ class MixtureOfFlows(AbstractDistribution):
             for layer_key in jax.random.split(key, LAYERS)
         )
 
-    def _log_prob(self, x, condition=None):
+    def _log_prob(self, x: Any, condition: Any = None) -> Array:
         mixture = self.mixture
         z = (mixture.whitening @ x).reshape(mixture.means.shape) - mixture.whitened_means
         log_det = jnp.zeros_like(self.log_gains)
@@ -117,7 +117,7 @@ class MixtureOfFlows(AbstractDistribution):
         log_gains = self.log_gains - logsumexp(self.log_gains + mixture.log_weights)
         return logsumexp(mixture.log_norms + log_gains + log_det - 0.5 * (z * z).sum(axis=1))
 
-    def _sample(self, key, condition=None):
+    def _sample(self, key: Any, condition: Any = None) -> Array:
         component_key, noise_key = jax.random.split(key)
         return self.sample_at(jax.random.uniform(component_key), noise_key)
 

@@ -8,7 +8,7 @@ learn one free constant a level); the embedding of the level is ours.
 """
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -51,7 +51,7 @@ class NoiseMLPEnergy(eqx.Module):
         levels: int = 16,
         width: int = 128,
         depth: int = 3,
-        activation: Callable = jax.nn.silu,
+        activation: Callable[..., Any] = jax.nn.silu,
         key: PRNGKeyArray,
     ):
         """Build a network with `depth` hidden layers of `width` units, for two levels or more.

@@ -39,11 +39,11 @@ class SmoothLeakyReLU(AbstractBijection):
         self.shape = (dimension,)
         self.alpha = alpha
 
-    def transform_and_log_det(self, x: Any, condition: Any = None):
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
         """f(x), (d,), and the sum of log f', ()."""
         return self._f(x), jnp.log(self._slope(x)).sum()
 
-    def inverse_and_log_det(self, y: Any, condition: Any = None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
         """The root, (d,), and minus the sum of log f' there, ()."""
         x = self._invert(y)
         return x, -jnp.log(self._slope(x)).sum()

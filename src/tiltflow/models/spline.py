@@ -7,6 +7,7 @@ gathers, which cost seconds of compilation (docs/decisions.md).
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -51,7 +52,7 @@ class RationalQuadraticSpline(AbstractBijection):
         self.slopes = jnp.zeros(bins - 1)
         self.interval = interval
 
-    def transform_and_log_det(self, x, condition=None):
+    def transform_and_log_det(self, x: Any, condition: Any = None) -> tuple[Array, Array]:
         """The image y, and log dy/dx; scalars."""
         inside = jnp.abs(x) < self.interval
         x_inside = jnp.where(inside, x, 0.0)
@@ -60,7 +61,7 @@ class RationalQuadraticSpline(AbstractBijection):
         y = piece.bottom + piece.height * _rise(piece, share)
         return jnp.where(inside, y, x), jnp.where(inside, _log_slope(piece, share), 0.0)
 
-    def inverse_and_log_det(self, y, condition=None):
+    def inverse_and_log_det(self, y: Any, condition: Any = None) -> tuple[Array, Array]:
         """The preimage x, and log dx/dy; scalars."""
         inside = jnp.abs(y) < self.interval
         y_inside = jnp.where(inside, y, 0.0)

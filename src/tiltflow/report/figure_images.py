@@ -50,7 +50,7 @@ def draw_figure_images(headings: Sequence[str], rows: Sequence[ImageRow]) -> "Fi
             (0.08, row.note, {"size": SMALL, "color": GREY}),
         ):
             at = _MARGIN / width, (bottom + lift) / height
-            figure.text(*at, text, parse_math=False, **style)
+            figure.text(*at, text, fontdict=style, parse_math=False)
         left = _MARGIN + _LABEL
         for heading, group, size in zip(headings, row.groups, wide):
             if index == 0:

@@ -8,7 +8,7 @@ zone of each chain over time; a chain that crosses changes its colour.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -69,7 +69,7 @@ def draw_figure_latent(views: Sequence[ChainsView]) -> "Figure":
             (0.09, view.note, {"size": SMALL, "color": GREY}),
         ):
             at = left / width, (top - _HEADING + lift) / height
-            figure.text(*at, text, parse_math=False, **style)
+            figure.text(*at, text, fontdict=style, parse_math=False)
         for bottom, high, draw in (
             (top - _HEADING - _PANEL, _PANEL, _draw_plane),
             (_FOOT, _STRIPS, _draw_strips),
@@ -100,7 +100,7 @@ def _draw_plane(axes: "Axes", view: ChainsView, *, first: bool) -> None:
     for values, colour in ((truth, INK), (learned, BLUE)):
         if np.isfinite(values).any():
             levels = np.unique(levels_of(values, LEVELS))
-            lines = {"linewidths": 0.8, "linestyles": "solid", "zorder": 2}
+            lines: dict[str, Any] = {"linewidths": 0.8, "linestyles": "solid", "zorder": 2}
             axes.contour(x, y, values, levels=levels, colors=colour, **lines)
     for chain in range(view.position.shape[1]):
         path = view.position[:, chain]
@@ -143,7 +143,7 @@ def _draw_legend(figure: "Figure", place: tuple[float, float]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list = [Line2D([], [], color=BLUE, lw=0.8, label="learned density")]
+    handles: list[Any] = [Line2D([], [], color=BLUE, lw=0.8, label="learned density")]
     handles.append(Line2D([], [], color=INK, lw=0.8, label="true density"))
     handles += [Patch(color=colour, label=f"zone {zone}") for zone, colour in enumerate(STRONG)]
     figure.legend(

@@ -8,7 +8,7 @@ Chains can look right where the density is wrong, and only the bars tell.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -95,7 +95,7 @@ def draw_figure_zones(truth: Truth, views: Sequence[ZonesView]) -> "Figure":
             (0.08, view.note, {"size": SMALL, "color": GREY}),
         ):
             at = left / width, (top - _HEADING + lift) / height
-            figure.text(*at, text, parse_math=False, **style)
+            figure.text(*at, text, fontdict=style, parse_math=False)
         bottom = top - _HEADING - _PANEL
         _draw_plane(place(left, bottom, _PANEL), truth, view)
         bars = place(left, bottom - _BETWEEN - _BARS, _BARS)
@@ -165,7 +165,7 @@ def _draw_shares(axes: "Axes", truth: Truth, view: ZonesView) -> None:
         for zone in np.flatnonzero(shares > _HIGHEST):
             text = f"{shares[zone]:.2f}"
             style = {"size": SMALL, "color": "white", "ha": "center", "va": "top"}
-            axes.text(at[zone], _HIGHEST - 0.02, text, rotation=90, **style)
+            axes.text(at[zone], _HIGHEST - 0.02, text, fontdict=style, rotation=90)
     axes.grid(False)
     axes.set_xlim(-0.5, 3.5)
     axes.set_ylim(0, _HIGHEST)
@@ -178,7 +178,7 @@ def _draw_legend(figure: "Figure", place: tuple[float, float], views: Sequence[Z
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list = [Line2D([], [], color=INK, lw=0.8, label="true density")]
+    handles: list[Any] = [Line2D([], [], color=INK, lw=0.8, label="true density")]
     if any(view.chains is not None for view in views):
         handles.append(Patch(color=VERMILION, label="chains"))
     handles.append(Patch(color=BLUE, label="learned density"))

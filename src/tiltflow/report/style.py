@@ -8,7 +8,7 @@ density, vermilion is what the chains show.
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ _LOOK = {
 
 
 @contextmanager
-def look() -> Iterator[None]:
+def look() -> Generator[None, None, None]:
     """The house's settings on top of matplotlib's defaults, whatever the user's own style is.
 
     Also a decorator (`@look()`). The user's settings are back when it ends.

@@ -11,7 +11,7 @@ and is frozen in the second. One point is conditioned on at a time; `vmap` serve
 wherever they are.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def sample_given(
     def propose(proposal_key: PRNGKeyArray, n: int) -> Float[Array, "n d"]:
         return to_z(draw(proposal_key, conditional, n))
 
-    def sweep(carry: tuple, step: tuple[PRNGKeyArray, Array]) -> tuple[tuple, tuple]:
+    def sweep(carry: Any, step: tuple[PRNGKeyArray, Array]) -> tuple[Any, Any]:
         chains, step_size, adapting = carry
         sweep_key, warm = step
         proposal_key, accept_key, local_key = jax.random.split(sweep_key, 3)

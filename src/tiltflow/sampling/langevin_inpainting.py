@@ -14,6 +14,8 @@ five relaxation times of the average direction, fewer of a slow one. They give p
 expectations come from `local.py` and the flow.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -102,7 +104,7 @@ def _langevin(
     def of_one(
         key: PRNGKeyArray, start: Float[Array, " d"], free: Bool[Array, " d"]
     ) -> Float[Array, " d"]:
-        def step(state: tuple, inputs: tuple) -> tuple[tuple, None]:
+        def step(state: tuple[Any, ...], inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], None]:
             x, mean_square = state
             i, step_key = inputs
             score = jnp.where(free, jax.grad(log_density)(x) + pull * (start - x), 0.0)

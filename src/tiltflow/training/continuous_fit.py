@@ -40,7 +40,7 @@ class ContinuousLikelihood:
     jacobian_norm: float = 0.0
     score_trace: Trace = "exact"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("trace", "score_trace"):
             if (trace := getattr(self, name)) not in ("exact", "gaussian", "rademacher"):
                 raise InputError(f"{name}: '{trace}' is not known; use exact, gaussian, rademacher")
@@ -83,7 +83,7 @@ def fit_continuous_flow(
     *,
     objective: ContinuousLikelihood | None = None,
     weight_decay: float = 1e-5,
-    on_report: Callable[[dict], None] | None = None,
+    on_report: Callable[[dict[str, Any]], None] | None = None,
     **options: Any,
 ) -> FlowFit:
     """`fit_flow` for a stack of continuous flows, after a check that it can be integrated at all.

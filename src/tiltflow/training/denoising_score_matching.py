@@ -27,7 +27,7 @@ class DenoisingScoreMatching:
 
     noise_scale: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raise `InputError` where the noise is none."""
         if not self.noise_scale > 0:
             raise InputError(f"noise_scale: {self.noise_scale} is no standard deviation; take 0.1")

@@ -61,7 +61,7 @@ class DiffusionClassifier:
     largest: float = 10.0
     classification: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raise `InputError` where the noise does not grow, or the weight is negative."""
         if not 0 < self.smallest < self.largest:
             raise InputError(

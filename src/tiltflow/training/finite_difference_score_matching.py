@@ -36,7 +36,7 @@ class FiniteDifferenceScoreMatching:
     radius: float = 0.1
     slices: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raise `InputError` where there is no difference, or no direction for one."""
         if not self.radius > 0:
             raise InputError(f"radius: {self.radius} gives no difference; take 0.1")

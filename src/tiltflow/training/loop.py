@@ -198,7 +198,7 @@ def train_energy(
         chunks = step // schedule.chunk
         if chunks & (chunks - 1) == 0:
             earlier[step] = copy_arrays(candidate)
-        report = {
+        report: dict[str, Any] = {
             "stage": "energy",
             "step": step,
             "total_steps": schedule.steps,
@@ -327,7 +327,7 @@ def run_chunk(
     order = jax.random.permutation(shuffle_key, x.shape[0])
     batch_size = min(schedule.batch_size, x.shape[0])
 
-    def step(state: TrainState, inputs: tuple) -> tuple[TrainState, dict]:
+    def step(state: TrainState, inputs: tuple[Any, ...]) -> tuple[TrainState, dict[str, Any]]:
         i, energy_rate, flow_rate = inputs
         batch = x[order[(i * batch_size + jnp.arange(batch_size)) % x.shape[0]]]
         gradient, source_state, info = energy_gradient(

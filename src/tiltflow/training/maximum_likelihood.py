@@ -74,7 +74,7 @@ def fit_flow(
     objective: FlowObjective = LIKELIHOOD,
     averaging: float = AVERAGING,
     stop: Callable[[], bool] | None = None,
-    on_report: Callable[[dict], None] | None = None,
+    on_report: Callable[[dict[str, Any]], None] | None = None,
     stage: Stage = UNSAVED,
 ) -> FlowFit:
     """Minimise the loss on `x`; stop when `patience` chunks bring no gain on the held-out rows.
@@ -191,12 +191,14 @@ def _score(objective: FlowObjective, *parts_and_rows: Any) -> Array:
 
 
 @eqx.filter_jit(donate="all-except-first")
-def run_chunk(fixed: tuple, state: FitState) -> tuple[FitState, dict[str, Array]]:
+def run_chunk(fixed: tuple[Any, ...], state: FitState) -> tuple[FitState, dict[str, Array]]:
     """One step for each rate; `fixed` is what a chunk reads and does not change, as below."""
     objective, static, x, batch_size, rates, weight_decay, averaging, key = fixed
     order = jax.random.permutation(key, x.shape[0])
 
-    def loss(parameters: PyTree, running: PyTree, i: Array, batch: Float[Array, "b d"]) -> tuple:
+    def loss(
+        parameters: PyTree, running: PyTree, i: Array, batch: Float[Array, "b d"]
+    ) -> tuple[Any, ...]:
         flow = _join(parameters, running, static)
         value, (flow, figures) = objective.loss(jax.random.fold_in(key, i), flow, batch)
         fixed = trainable(flow)[1]

@@ -28,7 +28,7 @@ class SlicedScoreMatching:
 
     slices: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raise `InputError` where there is no direction."""
         if self.slices < 1:
             raise InputError(f"slices: {self.slices} directions see no divergence; take 1 or more")

@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import FrameType
 
@@ -32,7 +32,7 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[StopRequest]:
+def stop_on_signals(say: Callable[[str], None]) -> Generator[StopRequest, None, None]:
     """While this is open, the first signal sets the request, or raises `Stopped` outside of loops.
 
     `say` is told of the first signal at once, from a thread. In other threads than the main one,

@@ -35,7 +35,7 @@ class VariationalBound:
 
     trace: Trace = "rademacher"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.trace not in ("exact", "gaussian", "rademacher"):
             raise InputError(f"trace: '{self.trace}' is not known; use exact, gaussian, rademacher")
 
