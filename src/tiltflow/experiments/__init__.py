@@ -38,7 +38,8 @@ def reproduce(
     run = _import(name, find_functions(HERE, "reproduce"), "experiment")
     asked = {"methods": methods} if methods is not None else {}
     asked |= {"quick": True} if quick else {}
-    for option in asked.keys() - inspect.signature(run).parameters.keys():
+    takes = inspect.signature(run).parameters
+    for option in [each for each in asked if each not in takes]:
         what = {"methods": "compares no methods", "quick": "has no smaller budget"}[option]
         raise InputError(f"--{option}: {name} {what}; leave the option out")
     out.mkdir(parents=True, exist_ok=True)

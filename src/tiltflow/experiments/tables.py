@@ -83,7 +83,7 @@ def reproduce_tables(
     """
     entered = choose_methods(methods, METHODS)
     loaders = find_public_tables(FOLDER)
-    for name in FILES.keys() - loaders.keys():
+    for name in [name for name in FILES if name not in loaders]:
         print(f"{name}: {', '.join(FILES[name].names)} not in {FOLDER}, left out")
     budget = QUICK if quick else FULL
     cells = [
