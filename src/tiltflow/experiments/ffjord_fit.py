@@ -89,8 +89,8 @@ class AffineMethod(Method):
     def new_flow(self, key: PRNGKeyArray) -> AbstractDistribution:
         """Affine couplings alone: a standard normal before training.
 
-        By tanh: thirty-two layers that grow each with a ReLU come to densities of exp(-1e7) where
-        the truth has mass, and to steps that are not finite.
+        By tanh: thirty-two layers that grow each with a ReLU come to steps that are not finite, and
+        to points of no density where the truth has mass.
         """
         return coupling_flow(
             key,
