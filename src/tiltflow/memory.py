@@ -2,9 +2,9 @@
 
 The bound is a sum of what can be large, in bytes, with n rows, d columns, C chains, an energy of
 width w and depth l, p the numbers that one point needs with all gradients (`_per_point`), and q
-those without:
+those without, and k components at most:
 
-    rows    n (80 d + 8 d) + n max(4 * 8 * 32, 2 * 4 w)      copies; EM, or the features of `polish`
+    rows    n (80 d + 8 d) + n max(4 * 8 k, 2 * 4 w)       copies; EM, or the features of `polish`
     chains  4 p (2 C + 1024)                                 chains, proposals, batch of one step
     energy  20 * 4 (d w + (l - 1) w^2)                       its copies in training
             + 4 * 4 * 65 536 w + 4 q * 8192                  draws of `polish`, and of the flow
@@ -27,7 +27,7 @@ SAMPLE_ROWS = 100_000
 LIBRARIES = 1_500_000_000
 """What a small fit takes: libraries, the compiler, its programs."""
 BATCH, DRAWS_AT_ONCE, DRAWS = 1024, 8192, 65_536
-COMPONENTS, FLOW_LAYERS, FLOW_WIDTH = 32, 6, 64
+FLOW_LAYERS, FLOW_WIDTH = 6, 64
 CHUNK_ROWS = 100 * BATCH
 """Rows of a large table that are read for one chunk of steps."""
 DRAW_BYTES = 64
@@ -44,10 +44,11 @@ def memory_bound(rows: int, dimension: int, **sizes: int | None) -> dict[str, in
     chains, energy_width, energy_depth = choose_sizes(rows, **sizes)
     n, d, width = rows, dimension, energy_width
     point = 4 * _per_point(dimension, energy_width, energy_depth)
-    drawn = 8 * (width + COMPONENTS * d + 2 * FLOW_WIDTH + _of_transformer(d) * d)
+    components = _most_components(dimension)
+    drawn = 8 * (width + components * d + 2 * FLOW_WIDTH + _of_transformer(d) * d)
     parameters = d * width + (energy_depth - 1) * width**2
     return {
-        "rows": n * 88 * d + n * max(4 * 8 * COMPONENTS, 2 * 4 * width),
+        "rows": n * 88 * d + n * max(4 * 8 * components, 2 * 4 * width),
         "chains": point * (2 * chains + BATCH),
         "energy_width": STATES * 4 * parameters + 4 * 4 * DRAWS * width + drawn * DRAWS_AT_ONCE,
         "libraries": LIBRARIES,
@@ -108,7 +109,7 @@ def _compare(needed: int, what: str, advice: str) -> None:
 def _per_point(dimension: int, width: int, depth: int) -> int:
     """Numbers that one point needs in a step with gradients: energy, mixture, two flows."""
     flow = 4 * FLOW_LAYERS * (2 * FLOW_WIDTH + _of_transformer(dimension) * dimension)
-    return 8 * depth * width + 2 * COMPONENTS * dimension + 2 * flow
+    return 8 * depth * width + 2 * _most_components(dimension) * dimension + 2 * flow
 
 
 def _of_transformer(dimension: int) -> int:
@@ -116,3 +117,9 @@ def _of_transformer(dimension: int) -> int:
     from tiltflow.models.flows import SPLINE_MAX_DIMENSION  # heavy, and rarely needed
 
     return 25 if dimension <= SPLINE_MAX_DIMENSION else 2
+
+
+def _most_components(dimension: int) -> int:
+    from tiltflow.models.gaussian_mixture import most_components  # heavy, and rarely needed
+
+    return most_components(dimension)

@@ -19,6 +19,7 @@ from tiltflow.models.gaussian_mixture import (
     best_mixture,
     log_prob_on_host,
     mixture_template,
+    most_components,
     padded,
     small_mixture,
     with_wide_twins,
@@ -137,6 +138,18 @@ def test_best_mixture_finds_the_kind_and_is_that_of_scikit_learn(kind):
     reference = SklearnMixture(2, covariance_type=kind, reg_covar=1e-5, random_state=3).fit(x)
     log_prob = log_prob_of(mixture, held_out)
     np.testing.assert_allclose(log_prob, reference.score_samples(held_out), atol=2e-3, rtol=1e-4)
+
+
+def test_the_search_goes_further_where_columns_are_few():
+    assert [most_components(d) for d in (1, 2, 4, 5, 8, 100)] == [128, 128, 128, 81, 32, 32]
+    rng = np.random.default_rng(7)
+    places = np.stack(np.meshgrid(np.arange(8.0), np.arange(8.0)), axis=-1).reshape(-1, 2)
+    rows = rng.permutation(np.repeat(places, 40, axis=0)) + 0.02 * rng.normal(size=(2560, 2))
+    x, held_out = rows[:2000], rows[2000:]
+    few = best_mixture(x, held_out, seed=0)
+    many = best_mixture(x, held_out, seed=0, max_components=most_components(2))
+    assert few.density.means.shape == (32, 2) and len(many.density.means) > 32
+    assert many.scores.mean() > few.scores.mean() + 0.3
 
 
 def test_few_rows_get_few_components():

@@ -10,8 +10,11 @@ from sklearn.mixture import GaussianMixture as SklearnMixture
 from sklearn.neighbors import KernelDensity
 
 from tiltflow.experiments.clock import clock
+from tiltflow.models.gaussian_mixture import most_components
 
 COMPONENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+MORE_COMPONENTS = (*COMPONENTS, 48, 64, 96, 128)
+"""For few columns, as far as the base of a balanced EBM may go."""
 BANDWIDTHS = np.geomspace(0.02, 2.0, 21)
 """Of Gaussian kernels, in standard deviations of each column."""
 MOST_LEFT_OUT = 2_000
@@ -23,14 +26,17 @@ def mixture_scores(
     test: Float[np.ndarray, "m d"],
     seed: int,
     *,
-    components: Sequence[int] = COMPONENTS,
+    components: Sequence[int] | None = None,
     most_seconds: float = np.inf,
 ) -> Float[np.ndarray, " m"]:
     """Log-density of the test rows under scikit-learn's mixture, fitted to all other rows.
 
-    The number of components is chosen by BIC; no larger one is begun after
-    `most_seconds` (`clock.py`).
+    The number of components is chosen by BIC, without `components` from as many as the base of a
+    balanced EBM may have; no larger one is begun after `most_seconds` (`clock.py`).
     """
+    if components is None:
+        most = most_components(rest.shape[1])
+        components = [count for count in MORE_COMPONENTS if count <= most]
     mean, scale = rest.mean(axis=0), rest.std(axis=0)
     z = (rest - mean) / scale
     started = clock()

@@ -250,6 +250,14 @@ def best_mixture(
     return Fitted(fit(x), description, fit, candidates[best])
 
 
+def most_components(dimension: int) -> int:
+    """How far the search for a base shall go: 128 components up to 4 columns, 32 from 6 on.
+
+    Where columns are few, many components are as fine as a kernel density (docs/decisions.md).
+    """
+    return max(32, min(128, 2048 // dimension**2))
+
+
 def small_mixture(x: Float[np.ndarray, "n d"], *, seed: int) -> GaussianMixture:
     """Four full components, or as many as the rows allow: a quick stand-in, by EM."""
     components = max(1, min(4, len(x) // (10 * x.shape[1])))

@@ -29,6 +29,7 @@ from tiltflow.models.gaussian_mixture import (
     best_gaussian,
     best_mixture,
     mixture_template,
+    most_components,
     small_mixture,
 )
 from tiltflow.models.mixture_of_flows import MixtureOfFlows
@@ -191,7 +192,8 @@ def _choose_base(
     on_report: Callable[[dict[str, Any]], None],
     stage: Stage,
 ) -> Start:
-    mixture = best_mixture(x, held_out, seed=seed)
+    most = most_components(x.shape[1])
+    mixture = best_mixture(x, held_out, seed=seed, max_components=most)
     fit = fit_proposal(
         key,
         mixture.density,
