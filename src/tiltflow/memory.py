@@ -17,7 +17,7 @@ at.
 import warnings
 
 from tiltflow.data.errors import InputError
-from tiltflow.data.machine import find_machine
+from tiltflow.data.machine import Machine, find_machine
 from tiltflow.training.sizes import choose_sizes
 
 MOST_CELLS = 20_000_000
@@ -41,10 +41,12 @@ def memory_bound(rows: int, dimension: int, **sizes: int | None) -> dict[str, in
 
     `sizes` are those of `choose_sizes`, None where they follow the rows.
     """
+    from tiltflow.models.gaussian_mixture import most_components  # heavy, and rarely needed
+
     chains, energy_width, energy_depth = choose_sizes(rows, **sizes)
     n, d, width = rows, dimension, energy_width
-    point = 4 * _per_point(dimension, energy_width, energy_depth)
-    components = _most_components(dimension)
+    components = most_components(dimension)
+    point = 4 * _per_point(dimension, components, energy_width, energy_depth)
     drawn = 8 * (width + components * d + 2 * FLOW_WIDTH + _of_transformer(d) * d)
     parameters = d * width + (energy_depth - 1) * width**2
     return {
@@ -71,11 +73,16 @@ def check_memory(rows: int, dimension: int, **sizes: int | None) -> None:
     Raises:
         InputError: it says how much of what would have to be lowered.
     """
+    machine = find_machine()
+    if machine is None:
+        return
     parts = memory_bound(rows, dimension, **sizes)
     shares = ", ".join(f"{name} {size / 1e9:.1f}" for name, size in parts.items())
     lower = max(("rows", "chains", "energy_width"), key=lambda name: parts[name])
     found = {"rows": rows, **choose_sizes(rows, **sizes)._asdict()}[lower]
-    _compare(sum(parts.values()), f"this fit ({shares})", f"lower {lower}, which is {found}")
+    _compare(
+        machine, sum(parts.values()), f"this fit ({shares})", f"lower {lower}, which is {found}"
+    )
 
 
 def check_memory_of_draws(draws: int, dimension: int) -> None:
@@ -88,13 +95,12 @@ def check_memory_of_draws(draws: int, dimension: int) -> None:
     if machine is not None:
         most = max(1, machine.available // (DRAW_BYTES * dimension))
         advice = f"draw at most {most} rows at a time, each time with another seed"
-        _compare(DRAW_BYTES * draws * dimension, f"{draws} draws", advice)
+        _compare(machine, DRAW_BYTES * draws * dimension, f"{draws} draws", advice)
 
 
-def _compare(needed: int, what: str, advice: str) -> None:
+def _compare(machine: Machine, needed: int, what: str, advice: str) -> None:
     """Raise `InputError` where the machine never has as much, warn where it has not now."""
-    machine = find_machine()
-    if machine is None or needed <= machine.available:
+    if needed <= machine.available:
         return
     message = f"memory: {what} may take up to {needed / 1e9:.1f} GB, "
     if needed > machine.total:
@@ -106,10 +112,10 @@ def _compare(needed: int, what: str, advice: str) -> None:
     )
 
 
-def _per_point(dimension: int, width: int, depth: int) -> int:
+def _per_point(dimension: int, components: int, width: int, depth: int) -> int:
     """Numbers that one point needs in a step with gradients: energy, mixture, two flows."""
     flow = 4 * FLOW_LAYERS * (2 * FLOW_WIDTH + _of_transformer(dimension) * dimension)
-    return 8 * depth * width + 2 * _most_components(dimension) * dimension + 2 * flow
+    return 8 * depth * width + 2 * components * dimension + 2 * flow
 
 
 def _of_transformer(dimension: int) -> int:
@@ -117,9 +123,3 @@ def _of_transformer(dimension: int) -> int:
     from tiltflow.models.flows import SPLINE_MAX_DIMENSION  # heavy, and rarely needed
 
     return 25 if dimension <= SPLINE_MAX_DIMENSION else 2
-
-
-def _most_components(dimension: int) -> int:
-    from tiltflow.models.gaussian_mixture import most_components  # heavy, and rarely needed
-
-    return most_components(dimension)

@@ -251,11 +251,13 @@ def best_mixture(
 
 
 def most_components(dimension: int) -> int:
-    """How far the search for a base shall go: 128 components up to 4 columns, 32 from 6 on.
+    """How far the search for a base shall go: 128 components up to 4 columns, 64 at 5, then 32.
 
     Where columns are few, many components are as fine as a kernel density (docs/decisions.md).
     """
-    return max(32, min(128, 2048 // dimension**2))
+    if dimension <= 4:
+        return 128
+    return 64 if dimension == 5 else 32
 
 
 def small_mixture(x: Float[np.ndarray, "n d"], *, seed: int) -> GaussianMixture:
