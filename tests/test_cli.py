@@ -74,7 +74,8 @@ class FakeEstimator:
     def mode_weights(self):
         centers = np.array([[1.0, -2.0], [0.5, 3.25]])
         intervals = np.array([[0.65, 0.75], [0.25, 0.35]])
-        return ModeWeights(np.array([0, 1]), centers, np.array([0.7, 0.3]), intervals)
+        population = intervals + np.array([[-0.0625, 0.125], [-0.125, 0.0625]])
+        return ModeWeights(np.array([0, 1]), centers, np.array([0.7, 0.3]), intervals, population)
 
     def save(self, path):
         config = {"names": list(self.feature_names_in_), "parameters": self.parameters}
@@ -375,12 +376,31 @@ def test_a_fit_that_failed_is_written_and_exits_with_1(tmp_path, capsys, table):
 def test_weights_are_printed_with_their_intervals_and_the_verdict(capsys, run_folder):
     assert main(["weights", str(run_folder)]) == 0
     text = capsys.readouterr().out
-    for part in ("0.7000", "0.6500", "0.7500", "3.25", "doubtful", "R-hat 1.300"):
+    for part in ("0.7000", "0.6500", "0.7500", "0.5875", "3.25", "doubtful", "R-hat 1.300"):
         assert part in text
     assert main(["weights", str(run_folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["columns"] == ["a", "b"] and found["verdict"] == "doubtful"
-    assert found["modes"][1] == {"weight": 0.3, "interval": [0.25, 0.35], "center": [0.5, 3.25]}
+    assert found["modes"][1] == {
+        "weight": 0.3,
+        "interval": [0.25, 0.35],
+        "population_interval": [0.125, 0.4125],
+        "center": [0.5, 3.25],
+    }
+
+
+def test_weights_of_a_model_that_tells_no_rows_have_no_interval_of_a_population(
+    capsys, monkeypatch, run_folder
+):
+    def untold(self):
+        return known(self)._replace(population_intervals=None)
+
+    known = FakeEstimator.mode_weights
+    monkeypatch.setattr(FakeEstimator, "mode_weights", untold)
+    assert main(["weights", str(run_folder)]) == 0
+    assert "population" not in capsys.readouterr().out
+    assert main(["weights", str(run_folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["modes"][0]["population_interval"] is None
 
 
 def test_report_is_written_again(capsys, run_folder):

@@ -80,6 +80,11 @@ def test_mode_weights_by_labels_and_by_basins(fitted, data):
     assert by_label.weights[0] == pytest.approx(share, abs=0.05)
     low, high = by_label.intervals[0]
     assert low < by_label.weights[0] < high
+    wider = by_label.population_intervals[0]
+    assert wider[0] < low and high < wider[1]
+    error = np.sqrt(share * (1 - share) / estimator.independent_rows_)
+    assert estimator.independent_rows_ == len(data) - round(0.15 * len(data))
+    assert 1.9 * error < np.diff(wider) / 2 < 2.3 * error + np.diff([low, high]) / 2
     with pytest.raises(InputError, match="label_fn"):
         estimator.mode_weights(lambda rows: np.zeros(3))
 

@@ -55,8 +55,9 @@ def test_a_large_table_is_held_out_sampled_and_gone_through(take):
     rows = take(table(600))
     assert rows.schema.columns == ("x0", "x1")
     assert rows.schema.quanta.tolist() == [0, 1]
-    assert rows.held_out.shape == (40, 2) and rows.independent == 40
-    assert rows.training.shape == (100, 2) and rows.kept.shape == (140, 2)
+    assert rows.held_out.shape == (40, 2) and rows.independent_held_out == 40
+    assert rows.training.shape == (100, 2) and rows.independent == 100
+    assert rows.kept.shape == (140, 2)
     held_out, sample = numbers_of(rows.held_out), numbers_of(rows.training)
     assert numbers_of(rows.kept) == held_out + sample
     # The stretches begin with the sample, are all rows but those held out, and begin again.

@@ -56,6 +56,10 @@ def test_stored_models(folder, tmp_path):
     np.testing.assert_array_equal(again.sample(3, key=0), draws)
     np.testing.assert_array_equal(again.score_samples(rows), log_prob)
     assert again.schema_.types == estimator.schema_.types
+    # The oldest do not say how many rows they were fitted to.
+    told = estimator.mode_weights().population_intervals is not None
+    assert told == (estimator.independent_rows_ is not None)
+    assert again.independent_rows_ == estimator.independent_rows_
     assert (again.predict(rows) == 1).sum() >= 4
 
 

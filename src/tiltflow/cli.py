@@ -209,7 +209,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Print the weight of every mode of a fitted density, with its 95 % interval."""
+    """Print the weight of every mode, with 95 % intervals for the density and the population."""
 
     run_folder: Run
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -223,28 +223,32 @@ class Weights:
         from tiltflow.report.table import format_table
 
         estimator = load(self.run_folder)
-        modes = estimator.mode_weights()
+        weights = estimator.mode_weights()
         names = [str(name) for name in estimator.feature_names_in_]
-        centers = [] if modes.centers is None else modes.centers.tolist()
+        centers = [] if weights.centers is None else weights.centers.tolist()
+        wider = weights.population_intervals
+        population = [None] * len(centers) if wider is None else wider.tolist()
+        modes: list[dict[str, Any]] = [
+            {"weight": weight, "interval": near, "population_interval": far, "center": center}
+            for weight, near, far, center in zip(
+                weights.weights.tolist(), weights.intervals.tolist(), population, centers
+            )
+        ]
         if self.json:
             found = {
                 "columns": names,
-                "modes": [
-                    {"weight": weight, "interval": interval, "center": center}
-                    for weight, interval, center in zip(
-                        modes.weights.tolist(), modes.intervals.tolist(), centers
-                    )
-                ],
+                "modes": modes,
                 "verdict": estimator.verdict_.status,
                 "reasons": list(estimator.verdict_.reasons),
             }
             print(json.dumps(found, allow_nan=False))
             return
-        rows = [
-            [f"{weight:.4f}", f"{low:.4f}", f"{high:.4f}", *map(_cell, center)]
-            for weight, (low, high), center in zip(modes.weights, modes.intervals, centers)
-        ]
-        print(format_table(["weight", "from", "to", *names], rows))
+        ends = ["from", "to"] + ([] if wider is None else ["population from", "population to"])
+        rows = []
+        for mode in modes:
+            shares = [mode["weight"], *mode["interval"], *(mode["population_interval"] or [])]
+            rows.append([*(f"{share:.4f}" for share in shares), *map(_cell, mode["center"])])
+        print(format_table(["weight", *ends, *names], rows))
         _print_verdict(estimator)
 
 

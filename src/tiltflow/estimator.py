@@ -103,6 +103,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         verdict_: whether the figures may be believed: `.status` is "trusted", "doubtful" or
             "failed", `.reasons` says why, `.figures` holds what it was judged by.
         stopped_: what ran away for good during training, or None.
+        independent_rows_: how many independent rows of equal weight training had, for the error of
+            a share; of a large table those of the sample. None of a model that does not say.
         n_iter_: the training step whose energy was kept; 0 where none gained on the base.
         local_steps_: MALA steps of every chain between two flow proposals, as chosen.
         versions_: what it was fitted with: Python, packages, system and device.
@@ -232,12 +234,13 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         self.n_iter_ = density.best_step
         self.stopped_ = None if density.stopped is None else str(density.stopped)
         self.versions_ = installed_versions()
+        self.independent_rows_ = rows.independent
         self._kept_rows = rows.kept
         self._judge()
         scores = self._normalised(x_held_out, log_det)
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
         self.held_out_log_likelihood_stderr_ = float(
-            np.hypot(scores.std() / np.sqrt(rows.independent), self.log_normalizer_stderr_)
+            np.hypot(scores.std() / np.sqrt(rows.independent_held_out), self.log_normalizer_stderr_)
         )
         self.set_offset()
         if self.stopped_:
@@ -368,14 +371,17 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
 
         `label_fn` takes rows (n, d) in the user's units and returns n labels. Without it, modes
         are the basins of the learned log-density in its own coordinates, by decreasing weight;
-        their centres come back in the user's units. How both witnesses are pooled, and the
-        intervals, with sources: `evaluation/mode_weights.py`.
+        their centres come back in the user's units. `intervals` are of the density's own shares;
+        `population_intervals` hold the error of the rows of the fit besides, which are taken as
+        independent of each other. How both witnesses are pooled, and the intervals, with sources:
+        `evaluation/mode_weights.py`.
 
         Raises:
             InputError: `label_fn` does not return one label for each row.
         """
         check_is_fitted(self)
-        return weigh_modes(self._frozen, self._call_witnesses(), self._to_rows, label_fn)
+        witnesses = self._call_witnesses()
+        return weigh_modes(self._frozen, witnesses, self._to_rows, label_fn, self.independent_rows_)
 
     def log_normalizer_bounds(self, key: int = 0) -> LogNormalizerBounds:
         """Bounds of log Z from below and from above, nats, with their standard errors.

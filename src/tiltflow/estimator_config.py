@@ -99,6 +99,10 @@ def _is_number(value: Any) -> bool:
     return type(value) is float or (type(value) is int and abs(value) < 2**1023)
 
 
+def _is_at_least_one(value: Any) -> bool:
+    return _is_number(value) and 1 <= value < float("inf")
+
+
 def _is_text(value: Any) -> bool:
     """A string that can be written as UTF-8, which JSON does not promise."""
     return isinstance(value, str) and not any("\ud800" <= each < "\ue000" for each in value)
@@ -172,6 +176,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "preprocessing": (lambda value: value in PREPROCESSINGS, "a known preprocessing"),
     "local_steps": (_is_count(1), "a count"),
     "sizes": (_maps_to(_is_count(1)), "a dictionary of counts"),
+    "independent_rows": (_or_none(_is_at_least_one), "a number from one on, or null"),
     "best_step": (_is_count(0), "a count"),
     "earlier_energies": (_is_count(0), "a count"),
     "ladder": FLAG,
@@ -182,5 +187,13 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (_are(_maps_to(_is_cell)), "a list of reports"),
     **dict.fromkeys(FIGURES, NUMBER),
 }
-OPTIONAL = ("levels", "types", "bounded_proposal", "sizes", "versions", "offset")
+OPTIONAL = (
+    "levels",
+    "types",
+    "bounded_proposal",
+    "sizes",
+    "independent_rows",
+    "versions",
+    "offset",
+)
 """What models written by earlier versions do not have."""

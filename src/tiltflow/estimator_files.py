@@ -35,6 +35,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "preprocessing": estimator.preprocessing_,
         "local_steps": estimator.local_steps_,
         "sizes": {name: getattr(estimator, f"{name}_") for name in Sizes._fields},
+        "independent_rows": estimator.independent_rows_,
         "best_step": estimator.n_iter_,
         "earlier_energies": len(frozen.earlier),
         "ladder": frozen.climbs,
@@ -76,6 +77,8 @@ def restore(
     estimator.base_ = config["base"]
     estimator.preprocessing_ = config["preprocessing"]
     estimator.local_steps_ = config["local_steps"]
+    independent = config.get("independent_rows")
+    estimator.independent_rows_ = None if independent is None else float(independent)
     estimator.n_iter_ = config["best_step"]
     estimator.stopped_ = config["stopped"]
     estimator.versions_ = dict(config.get("versions", {}))

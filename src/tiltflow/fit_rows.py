@@ -47,8 +47,9 @@ class FitRows(NamedTuple):
     training: Float[np.ndarray, "n d"]
     kept: Float[np.ndarray, "k d"]
     """As they were given, for the report: 2000 at most."""
+    independent_held_out: float
     independent: float
-    """How many held-out rows of equal weight have the same error."""
+    """How many rows of equal weight have the same error: of those held out, of the training's."""
     stretch: Stretch | None
     """Of a large table; None of a small one, of which all training rows are here."""
 
@@ -120,8 +121,8 @@ def _all_rows(
     spread = dequantise(generator, rows[order], schema.quanta)
     held_out, training = np.split(spread, [len(of_held_out)])
     kept = rows[order[:KEPT_ROWS]]
-    independent = effective_rows(of_held_out)
-    return FitRows(schema, len(rows), held_out, training, kept, independent, None)
+    independent = effective_rows(of_held_out), effective_rows(of_training)
+    return FitRows(schema, len(rows), held_out, training, kept, *independent, None)
 
 
 def _sampled_rows(
@@ -148,7 +149,10 @@ def _sampled_rows(
         noise = np.random.default_rng([seed, start])
         return dequantise(noise, np.concatenate(parts), schema.quanta)
 
-    return FitRows(schema, rows.rows, held_out, training, sample[:KEPT_ROWS], first, stretch)
+    kept = sample[:KEPT_ROWS]
+    # The sample bounds how well weights are known, whatever the energy saw besides.
+    independent = float(len(held_out)), float(len(training))
+    return FitRows(schema, rows.rows, held_out, training, kept, *independent, stretch)
 
 
 def _most(rows: int, width: int) -> int:

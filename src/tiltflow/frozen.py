@@ -118,20 +118,23 @@ def weigh_modes(
     witnesses: Witnesses,
     to_rows: Callable[[Float[np.ndarray, "n d"]], Shaped[np.ndarray, "n d"]],
     label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None,
+    independent_rows: float | None,
 ) -> ModeWeights:
     """The weights of labels by `label_fn`, or else of basins, by both witnesses.
 
-    `to_rows` takes points in model units to the rows that `label_fn` and the user see.
+    `to_rows` takes points in model units to the rows that `label_fn` and the user see;
+    `independent_rows`, if known, is how many the model was fitted to.
     """
     chains = np.asarray(witnesses.recording.position, float)
     draws = np.asarray(witnesses.draws, float)
     log_weights = np.asarray(witnesses.log_weights, float)
     if label_fn is None:
         estimate, centers = basin_weights(frozen.model.log_density, chains, draws, log_weights)
-        return with_intervals(estimate, to_rows(centers))
+        return with_intervals(estimate, to_rows(centers), independent_rows)
     rows = chains.reshape(-1, chains.shape[-1])
     labels, draw_labels = (label_rows(label_fn, to_rows(each)) for each in (rows, draws))
-    return with_intervals(label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights))
+    estimate = label_weights(labels.reshape(chains.shape[:2]), draw_labels, log_weights)
+    return with_intervals(estimate, rows=independent_rows)
 
 
 def bounds_of(key: PRNGKeyArray, frozen: FrozenModel, witnesses: Witnesses) -> LogNormalizerBounds:

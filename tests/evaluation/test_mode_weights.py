@@ -221,6 +221,26 @@ def test_coverage_of_combined_intervals(share):
     assert np.mean(np.array(errors) > 3) < 0.05
 
 
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.02])
+def test_coverage_of_the_share_where_the_rows_come_from(share):
+    """1000 tables of 300 rows whose shares a density has, and 200 draws of it each."""
+    rng = np.random.default_rng(6)
+    intervals, mutants = [], []
+    for _ in range(1000):
+        of_density = rng.binomial(300, share) / 300
+        weight = rng.binomial(200, of_density) / 200
+        weights, effective = np.array([weight, 1 - weight]), np.full(2, 200.0)
+        estimate = WeightEstimate(np.array([0, 1]), weights, effective, 200.0)
+        result = with_intervals(estimate, rows=300.0)
+        intervals.append(tuple(result.population_intervals[0]))
+        # The mutant takes the density for the population.
+        mutants.append(interval_of(result, 0))
+    covered = coverage(intervals, share)
+    assert 0.92 <= covered <= 0.98, covered
+    assert coverage(mutants, share) < covered - 0.05
+    assert with_intervals(estimate).population_intervals is None
+
+
 def test_agreement_is_a_standard_normal_where_both_are_right():
     """The mean square of 500 differences of two labels is 1, within 4 sqrt(2 / 500)."""
     rng = np.random.default_rng(5)

@@ -202,7 +202,11 @@ def made_up_fit():
         _frozen=SimpleNamespace(climbs=False),
     )
     weights = ModeWeights(
-        np.arange(2), rows[:2], np.array([0.7, 0.3]), np.array([[0.6, 0.8], [0.2, 0.4]])
+        np.arange(2),
+        rows[:2],
+        np.array([0.7, 0.3]),
+        np.array([[0.6, 0.8], [0.2, 0.4]]),
+        np.array([[0.55, 0.85], [0.15, 0.45]]),
     )
     ones = np.ones(4)
     evidence = FitEvidence(

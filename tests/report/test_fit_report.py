@@ -1,5 +1,6 @@
 """The report of a fit has its parts in order, whatever the fit has come to."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -54,6 +55,15 @@ def test_levels_are_named(report):
     text = report.read_text(encoding="utf-8")
     assert "Levels of d are shown by their numbers: 0 is &lt;low&gt;, 1 is high." in text
     assert "<td>&lt;low&gt;</td>" in text and "<low>" not in text
+
+
+def test_weights_tell_the_density_from_the_population(report, made_up_fit, tmp_path):
+    text = report.read_text(encoding="utf-8")
+    assert ">population from</th>" in text and re.search(r"<td[^>]*>0\.5500</td>", text)
+    estimator, evidence = made_up_fit
+    untold = evidence._replace(weights=evidence.weights._replace(population_intervals=None))
+    text = _report(tmp_path / "r.html", estimator, untold)
+    assert "population" not in text and re.search(r"<td[^>]*>0\.6000</td>", text)
 
 
 def test_a_fit_that_failed_is_reported_too(made_up_fit, tmp_path):

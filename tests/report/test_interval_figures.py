@@ -18,3 +18,11 @@ def test_a_dot_and_a_bar_for_each_name():
     assert drawn[:3] == [[[0.6, 0], [0.8, 0]], [[0.7, 0]], [[0.3, 1]]]
     assert axes.get_ylim() == (2.5, -0.5) and axes.get_xlim()[0] == 0
     assert len(png_bytes(figure)) < 50_000
+
+
+def test_wider_intervals_are_thin_lines_beneath():
+    values, intervals = np.array([0.7]), np.array([[0.6, 0.8]])
+    figure = draw_intervals(["a"], values, intervals, "share", wider=np.array([[0.5, 0.9]]))
+    thin, bar, _ = figure.axes[0].lines
+    assert thin.get_xdata().tolist() == [0.5, 0.9] and bar.get_xdata().tolist() == [0.6, 0.8]
+    assert thin.get_linewidth() < bar.get_linewidth()

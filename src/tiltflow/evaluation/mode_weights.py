@@ -17,6 +17,10 @@ The interval is Jeffreys' (Brown, Cai and DasGupta 2001, section 3.1.1) with n p
     Beta(n p + 1/2, n (1 - p) + 1/2)  between its quantiles,
 
 which stays inside [0, 1] and, unlike p +- 2 stderr, keeps its coverage at small shares.
+
+That is how well the density's own share is known. A density that was fitted to r independent rows
+gives a label about the share that it has among them, so that as an estimate of the population's
+share it has the variance p (1 - p) / r besides: together, that of 1 / (1 / n + 1 / r) draws.
 """
 
 from collections.abc import Callable
@@ -39,13 +43,16 @@ class ModeWeights(NamedTuple):
     """The weight of every mode or label, sorted by label; `intervals` hold 95 % each.
 
     `centers` are the modes' places, None where the labels come from a function. The weights add
-    up to one.
+    up to one. `intervals` are of the density's own shares. `population_intervals` are of the shares
+    where the rows of the fit come from, and hold the error of these rows as well; None where no
+    rows were fitted, or a model does not say how many.
     """
 
     labels: Shaped[np.ndarray, " m"]
     centers: Shaped[np.ndarray, "m d"] | None
     weights: Float[np.ndarray, " m"]
     intervals: Float[np.ndarray, "m 2"]
+    population_intervals: Float[np.ndarray, "m 2"] | None = None
 
 
 class WeightEstimate(NamedTuple):
@@ -193,16 +200,27 @@ def agreement(a: WeightEstimate, b: WeightEstimate) -> float:
 
 
 def with_intervals(
-    estimate: WeightEstimate, centers: Shaped[np.ndarray, "m d"] | None = None
+    estimate: WeightEstimate,
+    centers: Shaped[np.ndarray, "m d"] | None = None,
+    rows: float | None = None,
 ) -> ModeWeights:
-    """The estimate as users see it; `centers`, if any, in the order of its labels."""
+    """The estimate as users see it; `centers`, if any, in the order of its labels.
+
+    `rows` are the independent rows that the density was fitted to, if it was.
+    """
     # A sum of shares may round to more than one.
     p, n = np.minimum(estimate.weights, 1.0), estimate.effective_draws
+    of_population = None if rows is None else _jeffreys(p, 1 / (1 / n + 1 / rows))
+    return ModeWeights(estimate.labels, centers, p, _jeffreys(p, n), of_population)
+
+
+def _jeffreys(p: Float[np.ndarray, " m"], n: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m 2"]:
+    """Jeffreys' interval of a share that was p in n independent draws."""
     low, high = betaincinv(n * p + 0.5, n * (1 - p) + 0.5, [[(1 - LEVEL) / 2], [(1 + LEVEL) / 2]])
     # At the edges, and for far less than one hit, the quantiles would leave the estimate out.
     intervals = np.stack([np.minimum(low, p), np.maximum(high, p)], axis=1)
     intervals[p >= 1, 1] = 1.0
-    return ModeWeights(estimate.labels, centers, p, intervals)
+    return intervals
 
 
 def _seen(labels: Any, *, dimensions: int) -> tuple[Any, Any]:

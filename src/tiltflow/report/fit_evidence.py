@@ -89,10 +89,11 @@ def gather(
 def _weights(
     estimator: "BalancedEBM", witnesses: Any, label_fn: Callable[..., Any] | None
 ) -> ModeWeights | str:
+    frozen, to_rows, rows = estimator._frozen, estimator._to_rows, estimator.independent_rows_
     if label_fn is not None:
-        return weigh_modes(estimator._frozen, witnesses, estimator._to_rows, label_fn)
+        return weigh_modes(frozen, witnesses, to_rows, label_fn, rows)
     try:
-        return weigh_modes(estimator._frozen, witnesses, estimator._to_rows, None)
+        return weigh_modes(frozen, witnesses, to_rows, None, rows)
     except InputError as error:  # the report of a fit that failed says so, and is written
         return f"No modes were found: {error}."
 

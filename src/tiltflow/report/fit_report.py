@@ -80,30 +80,43 @@ def _weights(evidence: FitEvidence, columns: list[str]) -> Section:
     by_label = weights.centers is None
     names = [str(weights.labels[k]) if by_label else f"mode {k + 1}" for k in order]
     told = columns[:SHOWN_CELLS] if weights.centers is not None else []
+    population = weights.population_intervals
     rows = []
     for name, k in zip(names, order):
-        low, high = weights.intervals[k]
         center = [] if weights.centers is None else weights.centers[k][: len(told)]
-        numbers = (f"{weights.weights[k]:.4f}", f"{low:.4f}", f"{high:.4f}")
-        rows.append([name, *numbers, *(_digits(value) for value in center)])
+        numbers = [weights.weights[k], *weights.intervals[k]]
+        numbers += [] if population is None else [*population[k]]
+        shares = (f"{value:.4f}" for value in numbers)
+        rows.append([name, *shares, *(_digits(value) for value in center)])
     more = len(weights.weights) - len(order)
     text = (
-        "The share of the density's mass with each label, with its 95 % interval."
+        "The share of the density's mass with each label, with its 95 % interval, from and to."
         if by_label
         else "Modes are the basins of the learned log-density in its own coordinates, merged where "
         "less than one nat stands between them; the weight is the share of mass of the basin, with "
-        "its 95 % interval, and the columns are the place of its top."
+        "its 95 % interval, from and to, and the columns are the place of its top."
     )
+    if population is not None:
+        text += (
+            " The population's interval, the thin line, is that of the share where the rows come "
+            "from: it holds their error besides, if each was drawn without regard to the others."
+        )
     text += " Weights are by chains and by weighed draws of the flow together."
     if more:
         text += f" {more} of smaller weight are left out."
     figure = draw_intervals(
-        names, weights.weights[order], weights.intervals[order], "share of the mass", from_zero=True
+        names,
+        weights.weights[order],
+        weights.intervals[order],
+        "share of the mass",
+        wider=None if population is None else population[order],
+        from_zero=True,
     )
+    ends = ["from", "to"] + ([] if population is None else ["population from", "population to"])
     return Section(
         heading,
         text=text,
-        table=([evidence.weights_of[:-1], "weight", "from", "to", *told], rows),
+        table=([evidence.weights_of[:-1], "weight", *ends, *told], rows),
         figure_png=png_bytes(figure),
         figure_alt=f"Weights of {evidence.weights_of} with their 95 % intervals; the figures are "
         "in the table above",

@@ -21,17 +21,20 @@ def draw_intervals(
     intervals: Float[np.ndarray, "m 2"],
     axis: str,
     *,
+    wider: Float[np.ndarray, "m 2"] | None = None,
     from_zero: bool = False,
 ) -> "Figure":
     """A dot and a bar for each name, the first on top; `axis` says what is shown, in its units.
 
-    What is not finite is left out, its name is not.
+    `wider` intervals are thin lines. What is not finite is left out, its name is not.
     """
     m = len(names)
     height = 0.62 + 0.3 * m
     figure = new_figure(8.2, height)
     figure.subplots_adjust(left=0.24, right=0.96, top=1 - 0.08 / height, bottom=0.5 / height)
     axes = figure.subplots()
+    for place, interval in enumerate(() if wider is None else wider):
+        axes.plot(interval, [place, place], color=GREY, lw=1.2)
     for place, (value, (low, high)) in enumerate(zip(values, intervals)):
         if np.isfinite([low, high]).all():
             axes.plot([low, high], [place, place], color=BLUE, lw=2.4, solid_capstyle="butt")
