@@ -89,6 +89,19 @@ def test_mode_weights_by_labels_and_by_basins(fitted, data):
         estimator.mode_weights(lambda rows: np.zeros(3))
 
 
+def test_a_smoothed_density_is_of_the_model_and_the_same_every_time(fitted, data):
+    estimator, _ = fitted
+    rows = np.stack([data[1], data[0], data.max(axis=0) + 10 * data.std(axis=0)])
+    smoothed = estimator.smoothed_log_density(rows)
+    np.testing.assert_array_equal(estimator.smoothed_log_density(rows), smoothed)
+    assert smoothed.shape == (3,) and smoothed[2] < smoothed[:2].min() - 10
+    # A scale of next to nothing gives the density back, as far as 8192 draws tell it.
+    near = estimator.smoothed_log_density(data[:200], scale=0.1).mean()
+    assert near == pytest.approx(estimator.score_samples(data[:200]).mean(), abs=0.3)
+    with pytest.raises(InputError, match=r"scale: 0\.0 is no width"):
+        estimator.smoothed_log_density(rows, scale=0.0)
+
+
 def test_a_good_fit_has_a_verdict_with_its_figures(fitted):
     verdict = fitted[0].verdict_
     assert verdict.status in {"trusted", "doubtful"}

@@ -34,7 +34,7 @@ def test_novelty_fits_inliers_alone_and_both_rank_the_same_rows():
 @pytest.mark.parametrize("method", ["isolation_forest", "local_outlier_factor", "mixture"])
 def test_inliers_score_higher(method):
     split = split_rows(far_rows(), "novelty", FULL, 0)
-    scores = score(method, split.fitted, split.ranked, 0, None)
+    scores = score(method, split.fitted, split.ranked, 0)
     assert scores[~split.is_outlier].min() > scores[split.is_outlier].max()
 
 

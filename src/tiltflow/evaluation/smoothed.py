@@ -1,0 +1,40 @@
+"""A density at a coarser scale: convolved with a normal, by draws of it.
+
+    q(x) = E_{y ~ p} N(x; y, diag(scale * spread)^2)
+
+`spread` are the standard deviations of the coordinates. It is a kernel density estimate (Parzen
+1962) of the draws, whose noise is that of their number. What a density is at a point says how much
+there is of it in the closest neighbourhood, which a narrow bump of few rows makes large; q says how
+much there is within reach, as detectors by distance ask (Knorr and Ng 1998).
+"""
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+
+from tiltflow.data.errors import InputError
+
+BATCH = 1024
+
+
+def smoothed_log_density(
+    draws: Float[np.ndarray, "m d"], x: Float[np.ndarray, "n d"], scale: float
+) -> Float[np.ndarray, " n"]:
+    """Log q of each row of `x`, nats, in the units of the draws; normalised as these are.
+
+    Raises:
+        InputError: `scale` is not positive.
+    """
+    if not 0 < scale < np.inf:
+        raise InputError(f"scale: {scale} is no width; take one standard deviation, 1.0")
+    # A column whose draws are all the same has the width of a number's last digits.
+    spread = np.maximum(draws.std(axis=0), np.finfo(float).eps * np.abs(draws).max(axis=0))
+    width = scale * np.maximum(spread, np.finfo(float).tiny)
+    constant = np.log(len(draws)) + np.log(np.sqrt(2 * np.pi) * width).sum()
+    scaled = draws / width
+    found = np.empty(len(x))
+    for i in range(0, len(x), BATCH):
+        squares = cdist(x[i : i + BATCH] / width, scaled, "sqeuclidean")
+        found[i : i + BATCH] = logsumexp(-0.5 * squares, axis=1)
+    return found - constant
