@@ -55,6 +55,26 @@ def test_held_out_rows_help_once_they_have_chosen(spoiled):
     assert polished.flattery > 0
 
 
+@pytest.mark.parametrize("when", [0, 1], ids=["of the training rows", "of all rows"])
+def test_a_solution_that_is_not_a_number_is_never_taken(spoiled, monkeypatch, when):
+    """A table of colours once had all of its densities nan: what could not be compared was kept."""
+    x, held_out, model, base = spoiled
+    calls = []
+
+    def broken(*arguments):
+        weights, directions = solve(*arguments)
+        calls.append(None)
+        return weights * jnp.nan if len(calls) == when + 1 else weights, directions
+
+    solve = module._solve
+    monkeypatch.setattr(module, "_solve", broken)
+    polished = polish(jax.random.key(2), model, base, x, held_out, draws=4096)
+    assert (
+        np.isfinite(polished.energy(x[0])) and np.isfinite([polished.gain, polished.flattery]).all()
+    )
+    assert len(calls) == when + 1 and (polished.damping is None) == (when == 0)
+
+
 def test_nothing_changes_where_nothing_is_gained(spoiled):
     """Held-out rows that contradict the training rows: every candidate loses, none is kept."""
     x, _, model, base = spoiled

@@ -117,8 +117,8 @@ def polish(
 
 
 def _objects(gain: float, stderr: float) -> bool:
-    """Whether a loss is both certain and worth a word."""
-    return gain < -max(OBJECTION * stderr, NEGLIGIBLE)
+    """Whether a loss is both certain and worth a word, or there is no telling."""
+    return not gain >= -max(OBJECTION * stderr, NEGLIGIBLE)
 
 
 def _far(dimension: int) -> GaussianMixture:
@@ -157,7 +157,8 @@ def _solve(
             scale = jnp.trace(covariance) / len(mean)
             damped = covariance + damping * scale * jnp.eye(len(mean))
             move = jnp.linalg.solve(damped, mean - data_mean)
-            size = jnp.sqrt(move @ covariance @ move)
+            # Of squares, not by the covariance, whose rounding can make next to nothing negative.
+            size = jnp.sqrt(weights @ (centred @ move) ** 2)
             return change + move * jnp.minimum(1.0, LONGEST_STEP / (size + 1e-12))
 
         return jax.lax.fori_loop(0, NEWTON_STEPS, step, jnp.zeros_like(data_mean))
