@@ -35,10 +35,11 @@ def simplest_within_error(scores: dict[Name, Float[np.ndarray, " m"]]) -> Name:
 
     Candidates come from simple to flexible, with their log-likelihoods of the same rows.
     Below `FEW_HELD_OUT` a later one must win by a standard error, paired row by row (the rule of
-    Breiman et al. 1984): there the winner of a noisy race flatters itself.
+    Breiman et al. 1984): there the winner of a noisy race flatters itself. One that gives a row no
+    density, or none that is a number, is left out; of none but such, it is the first.
     """
-    names = list(scores)
-    best = names[0]
+    names = [name for name, each in scores.items() if np.isfinite(each).all()]
+    best = names[0] if names else next(iter(scores))
     for name in names[1:]:
         difference = scores[name] - scores[best]
         error = difference.std() / np.sqrt(len(difference))
