@@ -25,17 +25,16 @@ from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.report.table import format_table
 
 EXPERIMENT = "population"
-TABLES = 100
-"""Of each case, for every seed."""
 SETTINGS: dict[str, Any] = {"base": "gaussian", "preprocessing": "standardise", "max_steps": 300}
 
 
 class Case(NamedTuple):
-    """A population, and how many rows of it a table has."""
+    """A population, how many rows of it a table has, and how many tables a seed is."""
 
     name: str
     make: Callable[[], GaussianMixture]
     rows: int
+    tables: int
     guess: float
 
 
@@ -45,23 +44,22 @@ def four() -> GaussianMixture:
 
 
 CASES = (
-    Case("two modes, d = 2, 400 rows", two_modes, 400, 12.0),
-    Case("four modes, d = 8, 1500 rows", four, 1500, 25.0),
+    Case("two modes, d = 2, 400 rows", two_modes, 400, 100, 12.0),
+    Case("four modes, d = 8, 1500 rows", four, 1500, 40, 40.0),
 )
 
 
 def reproduce_population(
     *, seeds: int, seed: int, quiet: bool, out: Path, quick: bool = False
 ) -> None:
-    """A table for each case; every seed adds 100 tables of rows, with `quick` two."""
-    tables = 2 if quick else TABLES
+    """A table for each case; every seed adds its tables of rows, with `quick` two."""
     cells = [
         Cell(
             EXPERIMENT,
             case.name,
             "balanced",
             "standardised, from one Gaussian",
-            run_seed * TABLES + table,
+            run_seed * case.tables + table,
             "full",
             (tiltflow.__version__, case.rows, SETTINGS),
             case.guess,
@@ -69,7 +67,7 @@ def reproduce_population(
         )
         for case in CASES
         for run_seed in range(seed, seed + seeds)
-        for table in range(tables)
+        for table in range(2 if quick else case.tables)
     ]
     lines = run_cells(cells, out, quiet=quiet)
     for case in CASES:
