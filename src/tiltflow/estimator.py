@@ -277,7 +277,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         draws = self._sample_numbers(SMOOTHING_DRAWS, key=0)
-        return self._of_rows(X, lambda rows: smoothed_log_density(draws, rows, scale))
+        spread = self._kept_rows.std(axis=0)
+        return self._of_rows(X, lambda rows: smoothed_log_density(draws, rows, spread, scale))
 
     def _of_rows(
         self, X: Any, figure: Callable[[Float[np.ndarray, "n d"]], Float[np.ndarray, " n"]]

@@ -17,7 +17,7 @@ def test_a_normal_becomes_a_wider_one(scale):
     """In units far apart, at the mean and two standard deviations off; 20 000 draws: 3 %."""
     widths = np.array([1e-3, 10.0])
     x = np.array([[0.0, 0.0], [2e-3, 0.0], [2e-3, -20.0]])
-    found = smoothed_log_density(draws_of(widths), x, scale)
+    found = smoothed_log_density(draws_of(widths), x, widths, scale)
     exact = norm.logpdf(x, scale=widths * np.sqrt(1 + scale**2)).sum(axis=1)
     np.testing.assert_allclose(found, exact, atol=0.03)
     # The mutant that forgets the density's own width is off by far more.
@@ -28,18 +28,22 @@ def test_a_normal_becomes_a_wider_one(scale):
 def test_its_mass_is_one_and_rows_do_not_depend_on_their_company():
     draws = draws_of([1.0], 500)
     x = np.linspace(-12, 12, BATCH + 501)[:, None]
-    found = smoothed_log_density(draws, x, 0.7)
+    one = np.ones(1)
+    found = smoothed_log_density(draws, x, one, 0.7)
     assert np.trapezoid(np.exp(found), x[:, 0]) == pytest.approx(1, abs=1e-6)
-    np.testing.assert_allclose(smoothed_log_density(draws, x[-3:], 0.7), found[-3:], rtol=1e-12)
+    np.testing.assert_allclose(
+        smoothed_log_density(draws, x[-3:], one, 0.7), found[-3:], rtol=1e-12
+    )
 
 
 def test_far_rows_and_constant_draws_have_a_finite_log_density():
     draws = np.stack([np.full(50, 3.0), np.arange(50.0)], axis=1)
-    found = smoothed_log_density(draws, np.array([[3.0, 25.0], [4.0, 1e6]]), 1.0)
+    x = np.array([[3.0, 25.0], [4.0, 1e6]])
+    found = smoothed_log_density(draws, x, draws.std(axis=0), 1.0)
     assert np.isfinite(found).all() and found[0] > found[1]
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_no_width_is_refused(scale):
     with pytest.raises(InputError, match=r"^scale: .* is no width"):
-        smoothed_log_density(draws_of([1.0], 5), np.zeros((1, 1)), scale)
+        smoothed_log_density(draws_of([1.0], 5), np.zeros((1, 1)), np.ones(1), scale)

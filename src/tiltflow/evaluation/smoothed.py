@@ -2,8 +2,9 @@
 
     q(x) = E_{y ~ p} N(x; y, diag(scale * spread)^2)
 
-`spread` are the standard deviations of the coordinates. It is a kernel density estimate (Parzen
-1962) of the draws, whose noise is that of their number. What a density is at a point says how much
+`spread` are the standard deviations of the columns among rows of the fit: those of the draws would
+grow with the few that a heavy tail throws far. It is a kernel density estimate (Parzen 1962) of the
+draws, whose noise is that of their number. What a density is at a point says how much
 there is of it in the closest neighbourhood, which a narrow bump of few rows makes large; q says how
 much there is within reach, as detectors by distance ask (Knorr and Ng 1998).
 """
@@ -19,7 +20,10 @@ BATCH = 1024
 
 
 def smoothed_log_density(
-    draws: Float[np.ndarray, "m d"], x: Float[np.ndarray, "n d"], scale: float
+    draws: Float[np.ndarray, "m d"],
+    x: Float[np.ndarray, "n d"],
+    spread: Float[np.ndarray, " d"],
+    scale: float,
 ) -> Float[np.ndarray, " n"]:
     """Log q of each row of `x`, nats, in the units of the draws; normalised as these are.
 
@@ -28,8 +32,8 @@ def smoothed_log_density(
     """
     if not 0 < scale < np.inf:
         raise InputError(f"scale: {scale} is no width; take one standard deviation, 1.0")
-    # A column whose draws are all the same has the width of a number's last digits.
-    spread = np.maximum(draws.std(axis=0), np.finfo(float).eps * np.abs(draws).max(axis=0))
+    # A column that is constant among the rows has the width of a number's last digits.
+    spread = np.maximum(spread, np.finfo(float).eps * np.abs(draws).max(axis=0))
     width = scale * np.maximum(spread, np.finfo(float).tiny)
     constant = np.log(len(draws)) + np.log(np.sqrt(2 * np.pi) * width).sum()
     scaled = draws / width
