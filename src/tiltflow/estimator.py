@@ -26,7 +26,7 @@ from tiltflow.estimator_arguments import check_arguments
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.mode_weights import ModeWeights
-from tiltflow.evaluation.smoothed import smoothed_log_density
+from tiltflow.evaluation.smoothed import check_scale, smoothed_log_density
 from tiltflow.evaluation.witnesses import Witnesses
 from tiltflow.fit_rows import (
     KEPT_ROWS,
@@ -275,7 +275,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         Raises:
             InputError: as `score_samples`; or `scale` is not positive.
         """
-        check_is_fitted(self)
+        check_scale(scale)
         draws = self._sample_numbers(SMOOTHING_DRAWS, key=0)
         spread = self._kept_rows.std(axis=0)
         return self._of_rows(X, lambda rows: smoothed_log_density(draws, rows, spread, scale))

@@ -4,9 +4,9 @@
 
 `spread` are the standard deviations of the columns among rows of the fit: those of the draws would
 grow with the few that a heavy tail throws far. It is a kernel density estimate (Parzen 1962) of the
-draws, whose noise is that of their number. What a density is at a point says how much
-there is of it in the closest neighbourhood, which a narrow bump of few rows makes large; q says how
-much there is within reach, as detectors by distance ask (Knorr and Ng 1998).
+draws, whose noise is that of their number. What a density is at a point says how much there is of
+it in the closest neighbourhood, which a narrow bump of few rows makes large; q says how much there
+is within reach, as detectors by distance ask (Knorr and Ng 1998).
 """
 
 import numpy as np
@@ -17,6 +17,12 @@ from scipy.special import logsumexp
 from tiltflow.data.errors import InputError
 
 BATCH = 1024
+
+
+def check_scale(scale: float) -> None:
+    """Raise `InputError` where `scale` is not positive, or has no end."""
+    if not 0 < scale < np.inf:
+        raise InputError(f"scale: {scale} is no width; take one standard deviation, 1.0")
 
 
 def smoothed_log_density(
@@ -30,11 +36,10 @@ def smoothed_log_density(
     Raises:
         InputError: `scale` is not positive.
     """
-    if not 0 < scale < np.inf:
-        raise InputError(f"scale: {scale} is no width; take one standard deviation, 1.0")
+    check_scale(scale)
     # A column that is constant among the rows has the width of a number's last digits.
-    spread = np.maximum(spread, np.finfo(float).eps * np.abs(draws).max(axis=0))
-    width = scale * np.maximum(spread, np.finfo(float).tiny)
+    last_digits = np.finfo(float).eps * np.abs(draws).max(axis=0) + np.finfo(float).tiny
+    width = scale * np.maximum(spread, last_digits)
     constant = np.log(len(draws)) + np.log(np.sqrt(2 * np.pi) * width).sum()
     scaled = draws / width
     found = np.empty(len(x))

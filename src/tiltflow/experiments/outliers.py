@@ -113,7 +113,7 @@ def table_cells(
     """The cells of one table, protocol and split."""
     prepared = lru_cache(maxsize=1)(lambda: split_rows(load(), protocol, budget, seed))
 
-    # One fit for both of its scores; the second one's seconds are its own alone.
+    # One fit for both of its scores; its seconds are those of whichever is asked first.
     @lru_cache(maxsize=1)
     def fit() -> BalancedEBM:
         estimator = BalancedEBM(random_state=seed, max_steps=budget.max_steps)
