@@ -98,7 +98,7 @@ def test_a_smoothed_density_is_of_the_model_and_the_same_every_time(fitted, data
     # A scale of next to nothing gives the density back, as far as 8192 draws tell it.
     near = estimator.smoothed_log_density(data[:200], scale=0.1).mean()
     assert near == pytest.approx(estimator.score_samples(data[:200]).mean(), abs=0.3)
-    with pytest.raises(InputError, match=r"scale: 0\.0 is no width"):
+    with pytest.raises(InputError, match=r"scale: found 0\.0; give a number above 0"):
         estimator.smoothed_log_density(rows, scale=0.0)
 
 

@@ -22,6 +22,7 @@ INTERNAL = {
     "data.packed": "reads a format for `data.tables`",
     "data.panics": "mends what a library prints",
     "data.scanning": "a stage of fits that read in batches",
+    "data.settings": "checks of numbers that settings are",
     "data.shuffled": "a stage of fits that read in batches",
     "data.stand_in_tables": "tables of one experiment",
     "sampling.program_room": "watches the compiler's memory",
@@ -31,7 +32,6 @@ INTERNAL = {
     "training.identity": "a part of checkpoints",
     "training.langevin": "a move shared by two sources",
     "training.run_folder": "a part of checkpoints",
-    "training.settings": "checks shared by the sources",
     "training.steps": "an optimiser shared by all training",
     "training.stopping": "signals, for the shell",
 }

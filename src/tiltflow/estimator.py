@@ -21,12 +21,13 @@ from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import on_grids, to_container, to_numbers, to_rows
+from tiltflow.data.settings import check_positive
 from tiltflow.data.streams import Stream
 from tiltflow.estimator_arguments import check_arguments
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.mode_weights import ModeWeights
-from tiltflow.evaluation.smoothed import check_scale, smoothed_log_density
+from tiltflow.evaluation.smoothed import smoothed_log_density
 from tiltflow.evaluation.witnesses import Witnesses
 from tiltflow.fit_rows import (
     KEPT_ROWS,
@@ -275,7 +276,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         Raises:
             InputError: as `score_samples`; or `scale` is not positive.
         """
-        check_scale(scale)
+        check_positive(scale=scale)
         draws = self._sample_numbers(SMOOTHING_DRAWS, key=0)
         spread = self._kept_rows.std(axis=0)
         return self._of_rows(X, lambda rows: smoothed_log_density(draws, rows, spread, scale))

@@ -45,5 +45,5 @@ def test_far_rows_and_constant_draws_have_a_finite_log_density():
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_no_width_is_refused(scale):
-    with pytest.raises(InputError, match=r"^scale: .* is no width"):
+    with pytest.raises(InputError, match=r"^scale: .* give a number above 0"):
         smoothed_log_density(draws_of([1.0], 5), np.zeros((1, 1)), np.ones(1), scale)

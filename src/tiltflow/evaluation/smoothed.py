@@ -14,15 +14,9 @@ from jaxtyping import Float
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from tiltflow.data.errors import InputError
+from tiltflow.data.settings import check_positive
 
 BATCH = 1024
-
-
-def check_scale(scale: float) -> None:
-    """Raise `InputError` where `scale` is not positive, or has no end."""
-    if not 0 < scale < np.inf:
-        raise InputError(f"scale: {scale} is no width; take one standard deviation, 1.0")
 
 
 def smoothed_log_density(
@@ -34,9 +28,9 @@ def smoothed_log_density(
     """Log q of each row of `x`, nats, in the units of the draws; normalised as these are.
 
     Raises:
-        InputError: `scale` is not positive.
+        InputError: `scale` is not above 0, or has no end.
     """
-    check_scale(scale)
+    check_positive(scale=scale)
     # A column that is constant among the rows has the width of a number's last digits.
     last_digits = np.finfo(float).eps * np.abs(draws).max(axis=0) + np.finfo(float).tiny
     width = scale * np.maximum(spread, last_digits)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from tiltflow.data.settings import check_positive
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.langevin import (
     LangevinKernel,
@@ -22,7 +23,6 @@ from tiltflow.training.langevin import (
 )
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.methods import Figures
-from tiltflow.training.settings import check_positive
 
 
 @dataclass(frozen=True)

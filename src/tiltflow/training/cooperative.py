@@ -20,13 +20,13 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.settings import check_positive
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import LogDensity, refresh
 from tiltflow.sampling.local import ula
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.methods import Figures
-from tiltflow.training.settings import check_positive
 from tiltflow.training.steps import flow_optimiser
 
 LONGEST_STEP = 0.1

@@ -33,11 +33,11 @@ from flowjax.distributions import AbstractDistribution
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
+from tiltflow.data.settings import check_positive, check_share
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.methods import Figures
-from tiltflow.training.settings import check_positive, check_share
 
 
 class Walkers(NamedTuple):

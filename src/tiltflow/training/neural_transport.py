@@ -22,6 +22,7 @@ from flowjax.distributions import AbstractDistribution, AbstractTransformed
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.settings import check_positive
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampling.chains import LogDensity, refresh
 from tiltflow.sampling.kernels import local_moves, target_acceptance
@@ -29,7 +30,6 @@ from tiltflow.sampling.local import adapt_step_size
 from tiltflow.training.balanced import largest_precision
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.methods import Figures
-from tiltflow.training.settings import check_positive
 
 
 class NeuralTransportState(NamedTuple):

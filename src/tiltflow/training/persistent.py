@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from tiltflow.data.settings import check_positive, check_share
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.langevin import (
     LangevinKernel,
@@ -23,7 +24,6 @@ from tiltflow.training.langevin import (
 )
 from tiltflow.training.likelihood import Negatives
 from tiltflow.training.methods import Figures
-from tiltflow.training.settings import check_positive, check_share
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Checks of a method's settings, made when it is built."""
+"""Checks of settings that are numbers, made where they are given."""
+
+import math
 
 from tiltflow.data.errors import InputError
 
 
 def check_positive(**settings: int | float) -> None:
-    """Refuse a setting that is not above zero, by its name: `InputError`."""
+    """Refuse a setting that is not above zero, or has no end, by its name: `InputError`."""
     for name, value in settings.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise InputError(f"{name}: found {value}; give a number above 0")
 
 

@@ -1,0 +1,23 @@
+"""Settings that are numbers: what is refused, and by what name."""
+
+import pytest
+
+from tiltflow.data.errors import InputError
+from tiltflow.data.settings import check_positive, check_share
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.0, float("nan"), float("inf")])
+def test_what_is_not_above_zero_or_has_no_end_is_refused_by_name(value):
+    with pytest.raises(InputError, match=r"^width: found .*; give a number above 0$"):
+        check_positive(depth=1, width=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_what_is_no_share_is_refused_by_name(value):
+    with pytest.raises(InputError, match=r"^kept: found .*; give a number from 0 to 1$"):
+        check_share(ends=0.0, whole=1, kept=value)
+
+
+def test_others_pass():
+    check_positive(least=5e-324, chains=1)
+    check_share(none=0, all=1.0)
