@@ -11,6 +11,7 @@ import scipy.stats
 from scipy.special import logsumexp
 from sklearn.mixture import GaussianMixture as SklearnMixture
 
+from tiltflow.data.mixtures import four_modes
 from tiltflow.models import gaussian_mixture as module
 from tiltflow.models.files import fill_tree, tree_arrays
 from tiltflow.models.gaussian_mixture import (
@@ -138,6 +139,34 @@ def test_best_mixture_finds_the_kind_and_is_that_of_scikit_learn(kind):
     reference = SklearnMixture(2, covariance_type=kind, reg_covar=1e-5, random_state=3).fit(x)
     log_prob = log_prob_of(mixture, held_out)
     np.testing.assert_allclose(log_prob, reference.score_samples(held_out), atol=2e-3, rtol=1e-4)
+
+
+def test_em_is_started_again_where_one_start_can_put_two_components_in_one_mode():
+    target = four_modes(16, 3.5)
+    x = np.asarray(target.sample(jax.random.key(1), 4000), float)
+    fresh = np.asarray(target.sample(jax.random.key(2), 2000), float)
+    once = SklearnMixture(4, covariance_type="diag", reg_covar=1e-5, random_state=2).fit(x[400:])
+    fitted = best_mixture(x[400:], x[:400], seed=2)
+    for mixture in (fitted.density, fitted.fit(x)):
+        assert log_prob_on_host(mixture, fresh).mean() > once.score(fresh) + 0.3
+
+
+def test_the_best_mixture_goes_on_from_where_it_is_when_it_is_fitted_to_more_rows(monkeypatch):
+    rows = two_clusters("full", np.random.default_rng(2), 600)
+    fitted = best_mixture(rows[:300], rows[300:], seed=0)
+    started = []
+
+    def starts_of(mixture, x):
+        started.append(mixture.warm_start and hasattr(mixture, "converged_"))
+        return run_em(mixture, x)
+
+    run_em = module._run_em
+    monkeypatch.setattr(module, "_run_em", starts_of)
+    first, second = fitted.fit(rows), fitted.fit(rows)
+    assert started == [True, True]
+    # What was found is not changed by it.
+    np.testing.assert_array_equal(first.means, second.means)
+    assert not np.array_equal(first.means, fitted.density.means)
 
 
 def test_the_search_goes_further_where_columns_are_few():
