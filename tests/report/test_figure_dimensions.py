@@ -14,9 +14,14 @@ def figures(error, kl=0.1, rate=0.8):
 
 
 CURVES = [
-    Curve("four", "balanced (shared)", {16: [figures(0.004), figures(0.006)], 64: [figures(0.01)]}),
-    Curve("four", "pcd (shared)", {16: [figures(0.1, math.nan, math.nan)]}),
-    Curve("warped", "balanced (shared)", {16: [figures(0.003)]}),
+    Curve(
+        "four",
+        "balanced (shared)",
+        {16: [figures(0.004), figures(0.006)], 64: [figures(0.01)]},
+        "main",
+    ),
+    Curve("four", "pcd (shared)", {16: [figures(0.1, math.nan, math.nan)]}, "rival"),
+    Curve("warped", "balanced (shared)", {16: [figures(0.003)]}, "main"),
 ]
 
 
@@ -28,6 +33,7 @@ def test_every_kind_has_a_row_and_every_method_its_means():
     np.testing.assert_allclose(pcd.lines[0].get_ydata(), [0.1])
     # Not a number is not drawn as one.
     assert len(figure.axes[1].containers) == 1
+    assert balanced.lines[0].get_linewidth() > pcd.lines[0].get_linewidth()
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["balanced (shared)", "pcd (shared)"]
 

@@ -32,7 +32,7 @@ from tiltflow.experiments.problem import Problem, make_problem
 from tiltflow.experiments.trial import Case
 from tiltflow.models.gaussian_mixture import best_mixture
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.report.figure_dimensions import Curve, draw_figure_dimensions
+from tiltflow.report.figure_dimensions import Curve, Role, draw_figure_dimensions
 from tiltflow.report.style import save_png
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
 from tiltflow.training.balanced import Balanced
@@ -48,6 +48,13 @@ JUDGING = WarmUpSettings(exploration_chunks=1, mixture_chunks=2, flow_chunks=24)
 
 CHAINS, LOCAL_STEPS = 512, 5
 WITH_RIVALS = (16, 64)
+ROLES: dict[str, Role] = {
+    "balanced": "main",
+    "flow": "reference",
+    "Gaussian mixture": "reference",
+    "floor": "reference",
+}
+"""In the figure; all others are rivals."""
 NO_CHAINS = {"chains_rhat": float("nan"), "chains_ess": float("nan")}
 
 
@@ -191,14 +198,18 @@ def mixture_cells(case: Case, *, seeds: int, seed: int) -> list[Cell]:
 
 
 def draw(lines: Sequence[Line], out: Path) -> None:
-    """Errors and acceptance against the dimension, one curve for each method."""
+    """Errors and acceptance against the dimension: the balanced method on each base, the rest.
+
+    Rivals are drawn in the shared setting; the tables have their others.
+    """
     curves: dict[tuple[str, ...], Curve] = {}
     for line in lines:
-        if line["budget"] != EVALUATIONS:
+        role = ROLES.get(line["method"], "rival")
+        if line["budget"] != EVALUATIONS or (role == "rival" and line["setting"] != "shared"):
             continue
         kind, dimension = line["case"].split(", d = ")
         name = f"{line['method']} ({line['setting']})"
-        curve = curves.setdefault((kind, name), Curve(kind, name, {}))
+        curve = curves.setdefault((kind, name), Curve(kind, name, {}, role))
         curve.figures.setdefault(int(dimension), []).append(line["figures"])
     if curves:
         save_png(draw_figure_dimensions(list(curves.values())), out / "figure.png")

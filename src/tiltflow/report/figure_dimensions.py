@@ -1,11 +1,12 @@
 """Errors and acceptance against the dimension: one curve for each method, one row for each kind.
 
 Points are means over the seeds; bars reach from the smallest to the largest. What is not finite is
-left out, and a method with nothing else has no curve.
+left out, and a method with nothing else has no curve. The method that the figure is about has
+colours, what it is held against broken lines, and its rivals thin grey ones, told by their marks.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -19,8 +20,10 @@ COLUMNS = {
     "kl": "KL(truth || model), nats",
     "acceptance_rate": "acceptance of global moves",
 }
-_COLOURS = (BLUE, VERMILION, INK, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", GREY)
-_MARKERS = "osD^vPX*<>"
+Role = Literal["main", "reference", "rival"]
+_COLOURS = (BLUE, VERMILION, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
+_MARKERS = "os^vDPX*<>dph"
 
 
 class Curve(NamedTuple):
@@ -29,6 +32,7 @@ class Curve(NamedTuple):
     kind: str
     name: str
     figures: dict[int, list[dict[str, Any]]]
+    role: Role
 
 
 @look()
@@ -40,7 +44,14 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
     if not curves:
         raise ValueError("draw_figure_dimensions needs at least one curve")
     kinds = list(dict.fromkeys(curve.kind for curve in curves))
-    names = list(dict.fromkeys(curve.name for curve in curves))
+    looks = {
+        name: _look(role, place)
+        for role in get_args(Role)
+        for place, name in enumerate(
+            dict.fromkeys(curve.name for curve in curves if curve.role == role)
+        )
+    }
+    places = {name: place for place, name in enumerate(looks)}
     figure = new_figure(12.5, 2.9 * len(kinds) + 0.6)
     axes = figure.subplots(len(kinds), len(COLUMNS), squeeze=False)
     dimensions = sorted({d for curve in curves for d in curve.figures})
@@ -48,7 +59,7 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
         for axis, (figure_name, label) in zip(row, COLUMNS.items()):
             for curve in curves:
                 if curve.kind == kind:
-                    _draw_curve(axis, curve, figure_name, names.index(curve.name))
+                    _draw_curve(axis, curve, figure_name, places[curve.name], looks[curve.name])
             axis.set_xscale("log", base=2)
             axis.set_xticks(dimensions, [str(d) for d in dimensions])
             axis.minorticks_off()
@@ -64,16 +75,31 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
     for axis in axes.ravel():
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels())))
     figure.legend(
-        [handles[name] for name in names if name in handles],
-        [name for name in names if name in handles],
+        [handles[name] for name in looks if name in handles],
+        [name for name in looks if name in handles],
         loc="center right",
         fontsize=SMALL,
+        handlelength=3,
     )
     figure.tight_layout(rect=(0, 0, 0.79, 1), h_pad=1.5, w_pad=1.5)
     return figure
 
 
-def _draw_curve(axis: Any, curve: Curve, figure_name: str, place: int) -> None:
+def _look(role: str, place: int) -> dict[str, Any]:
+    """How the curve at that place among those of its role is drawn."""
+    marker = _MARKERS[place % len(_MARKERS)]
+    if role == "main":
+        colour = _COLOURS[place % len(_COLOURS)]
+        return {"color": colour, "marker": marker, "linewidth": 1.8, "zorder": 3}
+    if role == "reference":
+        dashes = _DASHES[place % len(_DASHES)]
+        return {"color": INK, "marker": ".", "linestyle": dashes, "linewidth": 1.2, "zorder": 2.5}
+    return {"color": GREY, "marker": marker, "markerfacecolor": "white", "linewidth": 0.6}
+
+
+def _draw_curve(
+    axis: Any, curve: Curve, figure_name: str, place: int, look: dict[str, Any]
+) -> None:
     points = []
     for dimension, figures in sorted(curve.figures.items()):
         values = np.array([each[figure_name] for each in figures], dtype=float)
@@ -89,10 +115,7 @@ def _draw_curve(axis: Any, curve: Curve, figure_name: str, place: int) -> None:
         mean,
         yerr=(mean - low, high - mean),
         label=curve.name,
-        color=_COLOURS[place % len(_COLOURS)],
-        marker=_MARKERS[place % len(_MARKERS)],
-        linestyle="-" if place < len(_COLOURS) else "--",
         markersize=4,
-        linewidth=1.2,
         elinewidth=0.8,
+        **look,
     )
