@@ -103,7 +103,10 @@ class Sampled(SampleResult):
 
     def mode_weights(self, label_fn=None):
         assert label_fn(self.samples).shape == (len(self.samples),)
-        return types.SimpleNamespace(labels=np.arange(3), weights=np.array([0.5, 0.25, 0.25]))
+        weights = np.array([0.5, 0.25, 0.25])
+        half = 1.96 * np.array([0.002, 0.003, 0.001])
+        intervals = np.stack([weights - half, weights + half], axis=1)
+        return types.SimpleNamespace(labels=np.arange(3), weights=weights, intervals=intervals)
 
 
 def sampled(draws):
@@ -136,6 +139,7 @@ def test_above_the_plane_the_samplers_findings_are_judged(solid, monkeypatch):
     assert (found.status, found.reasons) == ("doubtful", ["Some doubt."])
     assert found.weights == [0.5, 0.25, 0.25, 0.0]
     assert found.weight_error_truth == pytest.approx(0.1)
+    assert found.weight_stderr == pytest.approx(0.003)
     assert abs(found.kl - truth @ np.log(truth / 0.25)) < 4 * found.kl_stderr
     assert 0.01 < found.kl_stderr < 0.03
     # Of these draws, under this model: its weights are 1/4, whatever the draws' are.
@@ -150,7 +154,8 @@ def test_a_flow_alone_is_drawn_from_directly(solid, monkeypatch):
     weights = np.array([0.1, 0.2, 0.3, 0.4])
     found = judge_model(solid, TiltedEBM(as_base(solid, weights), NoEnergy()), seed=0, points=4000)
     assert (found.status, found.log_z) == ("exact draws", 0)
-    np.testing.assert_allclose(found.weights, weights, atol=0.02)
+    assert found.weight_stderr == pytest.approx(np.sqrt(0.24 / module.SAMPLES), rel=0.02)
+    np.testing.assert_allclose(found.weights, weights, atol=4 * found.weight_stderr)
 
 
 def test_a_model_that_the_sampler_refuses_is_broken(solid, monkeypatch):

@@ -27,6 +27,7 @@ def lines(monkeypatch):
     told = {"steps": 1, "evaluations": 1, "stopped": None, "seconds": 1.0, "acceptance_rate": 0.7}
     figures = {**broken(problem, "nothing was trained")._asdict(), **module.NO_CHAINS, **told}
     figures |= {"kl": 0.1, "weight_error_data": 0.01, "sliced_wasserstein_floor": 0.02}
+    figures["weight_stderr"] = 0.003
     ran = []
 
     def run_cells(cells, out, *, quiet):
@@ -58,6 +59,7 @@ def test_rivals_are_met_at_16_and_64_and_the_balanced_method_everywhere(lines, t
     assert "Gaussian mixture" in methods["warped, d = 128"]
     assert "Gaussian mixture" not in methods["four, d = 64"]
     printed = capsys.readouterr().out
+    assert "judged to a standard error of 0.0030" in printed
     assert "four, d = 256: 2 seeds" in printed and "0.60 ± 0.71" in printed
     assert (tmp_path / "figure.png").stat().st_size < 300_000
 

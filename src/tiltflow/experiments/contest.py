@@ -19,6 +19,7 @@ import tiltflow
 from tiltflow.experiments.cells import Cell, Line, find_line, run_cells
 from tiltflow.experiments.contenders import NEAR, Contender, first_settings
 from tiltflow.experiments.density_images import keep_image
+from tiltflow.experiments.judged import SAMPLES
 from tiltflow.experiments.trial import Case, Watch, prepare, run_trial
 from tiltflow.training.loop import Schedule
 
@@ -86,7 +87,7 @@ def contest_cells(
         for contender in entered if whole else some:
             steps = equal_steps(contender, case.schedule, evaluations, rows)
             schedule = replace(case.schedule, steps=steps)
-            settings = (tiltflow.__version__, case, contender, schedule)
+            settings = (tiltflow.__version__, case, contender, schedule, SAMPLES)
             cost = steps * evaluations_of(contender, schedule, rows)
             names = (case.experiment, case.name, contender.name, contender.setting, run_seed)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tiltflow.experiments.cells import Line
 from tiltflow.report.table import format_table, mean_and_std
 
@@ -42,6 +44,13 @@ def summary(title: str, lines: Sequence[Line]) -> str:
         f"SW2 of two samples of the truth: {floor}; SW2 and Fisher in units of the data's "
         "standard deviations, KL in nats"
     ]
+    stderrs = np.array([line["figures"]["weight_stderr"] for line in lines], float)
+    stderrs = stderrs[stderrs > 0]
+    if len(stderrs):
+        notes.append(
+            f"weights are judged to a standard error of {np.median(stderrs):.4f} (the median of "
+            f"the runs; at most {stderrs.max():.4f})"
+        )
     for names, group in _groups(lines).items():
         name = ", ".join(names)
         statuses = [line["figures"]["status"] for line in group]

@@ -26,7 +26,7 @@ from tiltflow.experiments.clock import clock
 from tiltflow.experiments.contenders import Shared, choose, contenders
 from tiltflow.experiments.contest import EVALUATIONS, contest_cells
 from tiltflow.experiments.contest_table import summary
-from tiltflow.experiments.judged import NoEnergy, judge_model
+from tiltflow.experiments.judged import SAMPLES, NoEnergy, judge_model
 from tiltflow.experiments.narrowest import narrowest_variance
 from tiltflow.experiments.problem import Problem, make_problem
 from tiltflow.experiments.trial import Case
@@ -224,7 +224,7 @@ def _cells(
     seeds: int,
     seed: int,
 ) -> list[Cell]:
-    settings = (tiltflow.__version__, case, method, setting)
+    settings = (tiltflow.__version__, case, method, setting, SAMPLES)
     return [
         Cell(case.experiment, case.name, method, setting, each, EVALUATIONS, settings, 240.0, run)
         for each in range(seed, seed + seeds)
