@@ -164,6 +164,10 @@ def test_the_best_mixture_goes_on_from_where_it_is_when_it_is_fitted_to_more_row
     monkeypatch.setattr(module, "_run_em", starts_of)
     first, second = fitted.fit(rows), fitted.fit(rows)
     assert started == [True, True]
+    # So it is fitted to more rows than the search looks at.
+    monkeypatch.setattr(module, "SEARCH_ROWS", 300)
+    best_mixture(rows, rows[300:], seed=0, max_components=2, quick=True)
+    assert started[-1] and not any(started[2:-1])
     # What was found is not changed by it.
     np.testing.assert_array_equal(first.means, second.means)
     assert not np.array_equal(first.means, fitted.density.means)

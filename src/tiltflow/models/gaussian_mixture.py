@@ -220,9 +220,9 @@ def best_mixture(
     """The mixture, fitted by EM, that `validation_splits` find best, and its description.
 
     Covariances are diagonal, tied or full; components are doubled as long as a doubling pays. The
-    search looks at no more than `SEARCH_ROWS` rows; the winner is fitted to all of `x`. To other
-    rows it is fitted from there on: EM that starts anew can end elsewhere. If it is to be `quick`,
-    the held-out rows alone judge, however few.
+    search looks at no more than `SEARCH_ROWS` rows; to more of `x`, or other rows, the winner is
+    fitted from there on: EM that starts anew can end elsewhere. If it is to be `quick`, the
+    held-out rows alone judge, however few.
     """
     splits = [(x, held_out)] if quick else validation_splits(x, held_out)
     fewest = min(len(training) for training, _ in splits)
@@ -246,13 +246,14 @@ def best_mixture(
             previous = scores.mean()
             components *= 2
     covariance_type, components = best = simplest_within_error(candidates)
-    found = _fit_mixture(x, covariance_type, components, seed)
+    found = _fit_mixture(x[:SEARCH_ROWS], covariance_type, components, seed)
 
     def fit(rows: np.ndarray) -> GaussianMixture:
         return _from_sklearn(_run_em(copy.deepcopy(found).set_params(warm_start=True), rows))
 
+    density = fit(x) if len(x) > SEARCH_ROWS else _from_sklearn(found)
     description = f"{components} components, {covariance_type} covariances"
-    return Fitted(_from_sklearn(found), description, fit, candidates[best])
+    return Fitted(density, description, fit, candidates[best])
 
 
 def most_components(dimension: int) -> int:
