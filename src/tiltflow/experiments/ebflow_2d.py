@@ -160,7 +160,7 @@ def make_cells(
             run_seed,
             f"{settings.steps} steps",
             (tiltflow.__version__, settings, entrant),
-            20.0 + 0.005 * entrant.cost * settings.steps,
+            20.0 + 0.04 * entrant.cost * settings.steps,
             running(entrant),
         )
         for name in TOYS
