@@ -151,6 +151,19 @@ def test_em_is_started_again_where_one_start_can_put_two_components_in_one_mode(
         assert log_prob_on_host(mixture, fresh).mean() > once.score(fresh) + 0.3
 
 
+@pytest.mark.parametrize(
+    "kind, components, least, starts",
+    # Numbers to learn by hand: 3 weights, 8 places, and 8, 3 or 12 of covariances, in two columns.
+    [("diag", 4, 190, 6), ("tied", 4, 140, 6), ("full", 4, 230, 6), ("full", 2, 110, 12)],
+)
+def test_em_is_started_once_where_rows_are_few(monkeypatch, kind, components, least, starts):
+    monkeypatch.setattr(module, "_run_em", lambda mixture, x: mixture.n_init)
+    rows = np.random.default_rng(0).normal(size=(least, 2))
+    assert module._fit_mixture(rows, kind, components, 0) == starts
+    assert module._fit_mixture(rows[1:], kind, components, 0) == 1
+    assert module._fit_mixture(rows, kind, 1, 0) == 1
+
+
 def test_the_best_mixture_goes_on_from_where_it_is_when_it_is_fitted_to_more_rows(monkeypatch):
     rows = two_clusters("full", np.random.default_rng(2), 600)
     fitted = best_mixture(rows[:300], rows[300:], seed=0)
