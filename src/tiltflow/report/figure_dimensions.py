@@ -44,14 +44,14 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
     if not curves:
         raise ValueError("draw_figure_dimensions needs at least one curve")
     kinds = list(dict.fromkeys(curve.kind for curve in curves))
-    looks = {
-        name: _look(role, place)
+    styles = {
+        name: _style(role, place)
         for role in get_args(Role)
         for place, name in enumerate(
             dict.fromkeys(curve.name for curve in curves if curve.role == role)
         )
     }
-    places = {name: place for place, name in enumerate(looks)}
+    places = {name: place for place, name in enumerate(styles)}
     figure = new_figure(12.5, 2.9 * len(kinds) + 0.6)
     axes = figure.subplots(len(kinds), len(COLUMNS), squeeze=False)
     dimensions = sorted({d for curve in curves for d in curve.figures})
@@ -59,7 +59,7 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
         for axis, (figure_name, label) in zip(row, COLUMNS.items()):
             for curve in curves:
                 if curve.kind == kind:
-                    _draw_curve(axis, curve, figure_name, places[curve.name], looks[curve.name])
+                    _draw_curve(axis, curve, figure_name, places[curve.name], styles[curve.name])
             axis.set_xscale("log", base=2)
             axis.set_xticks(dimensions, [str(d) for d in dimensions])
             axis.minorticks_off()
@@ -75,8 +75,8 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
     for axis in axes.ravel():
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels())))
     figure.legend(
-        [handles[name] for name in looks if name in handles],
-        [name for name in looks if name in handles],
+        [handles[name] for name in styles if name in handles],
+        [name for name in styles if name in handles],
         loc="center right",
         fontsize=SMALL,
         handlelength=3,
@@ -85,7 +85,7 @@ def draw_figure_dimensions(curves: Sequence[Curve]) -> "Figure":
     return figure
 
 
-def _look(role: str, place: int) -> dict[str, Any]:
+def _style(role: str, place: int) -> dict[str, Any]:
     """How the curve at that place among those of its role is drawn."""
     marker = _MARKERS[place % len(_MARKERS)]
     if role == "main":
@@ -98,7 +98,7 @@ def _look(role: str, place: int) -> dict[str, Any]:
 
 
 def _draw_curve(
-    axis: Any, curve: Curve, figure_name: str, place: int, look: dict[str, Any]
+    axis: Any, curve: Curve, figure_name: str, place: int, style: dict[str, Any]
 ) -> None:
     points = []
     for dimension, figures in sorted(curve.figures.items()):
@@ -117,5 +117,5 @@ def _draw_curve(
         label=curve.name,
         markersize=4,
         elinewidth=0.8,
-        **look,
+        **style,
     )
