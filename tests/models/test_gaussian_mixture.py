@@ -186,6 +186,21 @@ def test_the_best_mixture_goes_on_from_where_it_is_when_it_is_fitted_to_more_row
     assert not np.array_equal(first.means, fitted.density.means)
 
 
+def test_what_the_search_has_fitted_is_not_fitted_again(monkeypatch):
+    rows = two_clusters("full", np.random.default_rng(2), 600)
+    ran = []
+
+    def told(mixture, x):
+        ran.append((mixture.covariance_type, mixture.n_components, len(x)))
+        return run_em(mixture, x)
+
+    run_em = module._run_em
+    monkeypatch.setattr(module, "_run_em", told)
+    fitted = best_mixture(rows[:500], rows[500:], seed=0, quick=True)
+    assert fitted.description == "2 components, full covariances"
+    assert ("full", 2, 500) in ran and len(set(ran)) == len(ran)
+
+
 def test_the_search_goes_further_where_columns_are_few():
     assert [most_components(d) for d in (1, 2, 4, 5, 6, 100)] == [128, 128, 128, 64, 32, 32]
     rng = np.random.default_rng(7)

@@ -10,6 +10,7 @@ for every component instead. scikit-learn fits them; it is imported then, becaus
 import copy
 import warnings
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -229,10 +230,19 @@ def best_mixture(
     splits = [(x, held_out)] if quick else validation_splits(x, held_out)
     fewest = min(len(training) for training, _ in splits)
 
+    @cache
+    def on_training_rows(covariance_type: str, components: int) -> "SklearnMixture":
+        return _fit_mixture(x[:SEARCH_ROWS], covariance_type, components, seed)
+
     def validate(covariance_type: str, components: int) -> Float[np.ndarray, " m"]:
         return np.concatenate(
             [
-                _fit_mixture(a[:SEARCH_ROWS], covariance_type, components, seed).score_samples(b)
+                (
+                    # With one split its training rows are `x`, and the winner is fitted already.
+                    on_training_rows(covariance_type, components)
+                    if a is x
+                    else _fit_mixture(a[:SEARCH_ROWS], covariance_type, components, seed)
+                ).score_samples(b)
                 for a, b in splits
             ]
         )
@@ -248,7 +258,7 @@ def best_mixture(
             previous = scores.mean()
             components *= 2
     covariance_type, components = best = simplest_within_error(candidates)
-    found = _fit_mixture(x[:SEARCH_ROWS], covariance_type, components, seed)
+    found = on_training_rows(covariance_type, components)
 
     def fit(rows: np.ndarray) -> GaussianMixture:
         return _from_sklearn(_run_em(copy.deepcopy(found).set_params(warm_start=True), rows))
