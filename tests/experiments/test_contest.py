@@ -32,10 +32,11 @@ def by_name(name):
 
 
 def test_equal_evaluations_are_whole_chunks():
-    # Balanced: 4 local steps, a refreshed chain and a proposal; PCD without the proposal.
-    evaluations = 400 * 100 * 6
+    # Balanced: 4 local steps, a refreshed chain and a proposal, 2 negatives a chain, 900 rows; PCD
+    # without the proposal and its negative.
+    evaluations = 400 * (100 * 8 + 900)
     assert equal_steps(by_name("balanced"), SCHEDULE, evaluations, 900) == 400
-    assert equal_steps(by_name("pcd"), SCHEDULE, evaluations, 900) == 500
+    assert equal_steps(by_name("pcd"), SCHEDULE, evaluations, 900) == 450
     assert equal_steps(by_name("floor"), SCHEDULE, evaluations, 900) == 400
     assert equal_steps(by_name("pcd"), SCHEDULE, 1, 900) == 50
 
@@ -81,7 +82,7 @@ def run(out, entered=KNOWN, seeds=2):
 def test_everyone_runs_at_both_costs_and_a_rerun_at_none(trials, tmp_path):
     lines = run(tmp_path)
     # 400 steps of the reference take 40 s, in which PCD makes 1600.
-    one = [("balanced", 400), ("pcd", 500), ("pcd", 1600), ("flow", 400), ("floor", 400)]
+    one = [("balanced", 400), ("pcd", 450), ("pcd", 1600), ("flow", 400), ("floor", 400)]
     # Seconds are for the first seed.
     two = [each for each in one if each != ("pcd", 1600)]
     assert trials == [(n, s, steps) for s, known in ((1, one), (2, two)) for n, steps in known]
@@ -101,8 +102,16 @@ def test_who_is_run_for_one_seed_for_three_and_for_all(trials, tmp_path):
     further = next(each for each in ALL if each.setting == "restarts")
     run(tmp_path, (*KNOWN[:2], further), seeds=4)
     of_seed = [[(n, steps) for n, seed, steps in trials if seed == it] for it in (1, 2, 3, 4)]
-    shared = [("balanced", 400), ("pcd", 500)]
-    assert of_seed == [[*shared, ("pcd", 1600), ("pcd", 500)], shared, shared, shared[:1]]
+    shared = [("balanced", 400), ("pcd", 450)]
+    assert of_seed == [[*shared, ("pcd", 1600), ("pcd", 450)], shared, shared, shared[:1]]
+
+
+def test_who_is_near_is_run_for_every_seed_in_every_row(trials, tmp_path):
+    near = tuple(each for each in ALL if each.name == "flow_contrastive")
+    lines = run(tmp_path, (KNOWN[0], *near), seeds=5)
+    rows = [(line["setting"], line["budget"]) for line in lines if line["method"] != "balanced"]
+    of_a_seed = [("shared", "evaluations"), ("shared", "seconds"), ("authors'", "evaluations")]
+    assert rows == 5 * of_a_seed
 
 
 def test_the_table_has_a_row_for_each_cost_and_tells_what_went_wrong(trials, tmp_path):
@@ -115,7 +124,7 @@ def test_the_table_has_a_row_for_each_cost_and_tells_what_went_wrong(trials, tmp
     ]
     assert rows[0][COLUMNS.index("KL(truth || model)")] == "0.150 ± 0.071"
     assert rows[0][COLUMNS.index("R-hat")] == "-"
-    assert rows[2][COLUMNS.index("evaluations")] == "800 000"
+    assert rows[2][COLUMNS.index("evaluations")] == "2 400 000"
     text = summary("rings", lines)
     assert "pcd, shared, seconds: 1 of 1 trainings ran away, as: energy_gap" in text
     assert "floor, exact negatives, evaluations: 2 of 2 seeds failed" in text

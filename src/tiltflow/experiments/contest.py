@@ -1,12 +1,16 @@
 """A contest: the same rows, network and base for all methods, at equal cost.
 
-Cost is counted twice. In the row "evaluations" a method takes as many steps as its share of the
-reference's evaluations of the energy's gradient in a point allows (the reference is the balanced
-method). In the row "seconds" it takes as many as its own speed allows in the reference's seconds;
-where both are within a tenth of each other there is one run for both.
+Cost is counted twice. In the row "evaluations" a method takes as many steps as the reference's
+gradients of the energy allow (the reference is the balanced method). In the row "seconds" it takes
+as many as its own speed allows in the reference's seconds; where both are within a tenth of each
+other there is one run for both.
 
-A method's first setting is run for three seeds, and for every seed where it is so near to the
-reference that the more are needed; further settings, and the rows of equal seconds, for the first.
+Cost is what the training steps take: gradients of the energy in points, for chains and scores, and
+in its parameters, for rows and negatives. What compares energies on held-out rows, and solves for
+the last layer, is in the seconds alone.
+
+A method's first setting is run for three seeds; further settings, and the rows of equal seconds,
+for the first. Methods so near to the reference that more are needed have every seed in all rows.
 """
 
 from collections.abc import Sequence
@@ -76,15 +80,17 @@ def contest_cells(
     and none of other settings than the shared one.
     """
     first = first_settings(tuple(entered))
-    near = tuple(each for each in first if each.name in NEAR)
     prepared = lru_cache(maxsize=1)(lambda run_seed: prepare(case, run_seed))
     rows = round(0.9 * case.rows)
     evaluations = case.schedule.steps * evaluations_of(reference, case.schedule, rows)
     cells = []
     for run_seed in range(seed, seed + seeds):
         whole = run_seed == seed
-        some = first if run_seed < seed + SEEDS_OF_ALL else near
-        for contender in entered if whole else some:
+        some = first if run_seed < seed + SEEDS_OF_ALL else ()
+        for contender in entered:
+            every_seed = contender.name in NEAR
+            if not (whole or every_seed or contender in some):
+                continue
             steps = equal_steps(contender, case.schedule, evaluations, rows)
             schedule = replace(case.schedule, steps=steps)
             settings = (tiltflow.__version__, case, contender, schedule, SAMPLES)
@@ -141,7 +147,7 @@ def contest_cells(
             cells.append(Cell(*names, EVALUATIONS, settings, guess, by_evaluations))
             rival = contender.setting == "shared" and not contender.same_steps
             if (
-                whole
+                (whole or every_seed)
                 and equal_seconds
                 and rival
                 and reference in entered

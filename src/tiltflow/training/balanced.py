@@ -87,8 +87,10 @@ class Balanced:
         )
 
     def evaluations(self, batch_size: int) -> int:
-        """Gradients of the energy a step: the refreshed chains, local steps and proposals."""
-        return self.chains * (self.local_steps + 2)
+        """In a point: the refreshed chains, local steps and proposals. In the parameters: the rows,
+        and chains and proposals as negatives.
+        """
+        return self.chains * (self.local_steps + 2) + batch_size + 2 * self.chains
 
     def draw(
         self,

@@ -53,8 +53,10 @@ class Contrastive:
         return langevin_start(key, base, self.chains, self.step_size)
 
     def evaluations(self, batch_size: int) -> int:
-        """Gradients of the energy a step: the rows that chains start at, and the local steps."""
-        return self.chains * (self.local_steps + 1)
+        """In a point: the rows that chains start at, and the local steps. In the parameters: rows
+        and chains.
+        """
+        return self.chains * (self.local_steps + 1) + batch_size + self.chains
 
     def draw(
         self,

@@ -84,8 +84,10 @@ class Cooperative:
         )
 
     def evaluations(self, batch_size: int) -> int:
-        """Gradients of the energy a step: the local steps, with noise also the flow's draws."""
-        return self.chains * (self.local_steps + int(self.noise))
+        """In a point: the local steps, with noise also the flow's draws. In the parameters: rows
+        and chains.
+        """
+        return self.chains * (self.local_steps + int(self.noise)) + batch_size + self.chains
 
     def draw(
         self,

@@ -93,8 +93,10 @@ class Jarzynski:
         return JarzynskiState(position, zeros, zero, position, -base.log_prob(position), zero)
 
     def evaluations(self, batch_size: int) -> int:
-        """Gradients of the energy a step: one for each local step, whoever asks for it."""
-        return self.chains * self.local_steps
+        """In a point: one for each local step, whoever asks for it. In the parameters: rows and
+        walkers.
+        """
+        return self.chains * self.local_steps + batch_size + self.chains
 
     def draw(
         self,

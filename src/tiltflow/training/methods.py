@@ -29,7 +29,7 @@ class Source(Protocol):
         ...
 
     def evaluations(self, batch_size: int) -> int:
-        """How often one step evaluates the energy's gradient in a point."""
+        """How many gradients of the energy one step takes, in points and in its parameters."""
         ...
 
     def draw(
@@ -57,7 +57,7 @@ class Objective(Protocol):
         ...
 
     def evaluations(self, batch_size: int) -> int:
-        """How often one step evaluates the energy's gradient in a point."""
+        """How many gradients of the energy one step takes, in points and in its parameters."""
         ...
 
     def gradient(

@@ -77,8 +77,10 @@ class NeuralTransport:
         return _start(key, base, self.chains)
 
     def evaluations(self, batch_size: int) -> int:
-        """Gradients of the energy a step: the refreshed chains and the leapfrog steps."""
-        return self.chains * (self.local_steps * self.leapfrog_steps + 1)
+        """In a point: the refreshed chains and the leapfrog steps. In the parameters: rows and
+        chains.
+        """
+        return self.chains * (self.local_steps * self.leapfrog_steps + 1) + batch_size + self.chains
 
     def draw(
         self,
