@@ -13,12 +13,11 @@ from tiltflow.evaluation.distances import sliced_wasserstein
 from tiltflow.experiments import judged as module
 from tiltflow.experiments.judged import (
     NoEnergy,
-    Standardised,
     judge_chains,
     judge_model,
     to_model,
 )
-from tiltflow.experiments.problem import make_problem
+from tiltflow.experiments.problem import make_problem, truth_in_model_units
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampler import SampleResult
@@ -170,9 +169,7 @@ def test_a_model_that_the_sampler_refuses_is_broken(solid, monkeypatch):
 
 def test_the_standardised_truth_is_that_of_the_target(plane):
     rows = np.asarray(plane.data[:5])
-    standardised = Standardised(
-        plane.target, jnp.asarray(plane.mean, float), jnp.asarray(plane.scale, float)
-    )
+    standardised = truth_in_model_units(plane)
     found = jax.vmap(standardised.log_prob)(jnp.asarray(to_model(plane, rows)))
     expected = jax.vmap(plane.target.log_prob)(jnp.asarray(rows)) + np.log(plane.scale).sum()
     np.testing.assert_allclose(found, expected, rtol=1e-4)

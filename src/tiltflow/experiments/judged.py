@@ -40,6 +40,7 @@ from tiltflow.experiments.problem import (
     label_shares,
     labels_of,
     model_log_density,
+    truth_in_model_units,
 )
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.sampler import SampleResult, sample
@@ -104,18 +105,6 @@ class Seen(NamedTuple):
     independent: float
     weights: Float[np.ndarray, " modes"]
     weight_stderr: float
-
-
-class Standardised(eqx.Module):
-    """The target's log-density of a point in model units."""
-
-    target: Target
-    mean: Float[Array, " d"]
-    scale: Float[Array, " d"]
-
-    def log_prob(self, z: Float[Array, " d"]) -> Float[Array, ""]:
-        """Normalised, nats."""
-        return self.target.log_prob(self.mean + self.scale * z) + jnp.log(self.scale).sum()
 
 
 def judge_model(
@@ -279,10 +268,8 @@ def _judged(
     **divergences: float,
 ) -> Judged:
     """The figures that are had alike in any dimension, beside those that are not."""
-    target, kind = problem.target, jnp.result_type(float)
+    target, truth = problem.target, truth_in_model_units(problem)
     again = to_model(problem, draw_truth(target, seed + 99_999, len(seen.draws)))
-    mean, scale = (jnp.asarray(each, kind) for each in (problem.mean, problem.scale))
-    truth = Standardised(target, mean, scale)
     return Judged(
         status=seen.status,
         reasons=seen.reasons,

@@ -1,11 +1,12 @@
 """A target with its data: what every experiment trains on and is judged by."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, Int
 
 from tiltflow.data.targets import Target
@@ -78,6 +79,38 @@ def model_log_density(
     z = (points - problem.mean) / problem.scale
     values = np.asarray(batched_log_density(model, jnp.asarray(z)), dtype=float)
     return values - np.log(problem.scale).sum()
+
+
+class Standardised(AbstractDistribution):
+    """The target itself in model units, of shape (d,): a normalised density to draw from."""
+
+    shape: tuple[int, ...]
+    cond_shape: ClassVar[None] = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    target: Target
+    mean: Float[Array, " d"]
+    scale: Float[Array, " d"]
+
+    def __init__(
+        self,
+        target: Target,
+        mean: Float[np.ndarray, " d"],
+        scale: Float[np.ndarray, " d"],
+    ):
+        """`mean` and `scale` are the rows' by which model units are made."""
+        self.shape = (target.dimension,)
+        self.target = target
+        self.mean, self.scale = jnp.asarray(mean, float), jnp.asarray(scale, float)
+
+    def _log_prob(self, x: Any, condition: Any = None) -> Array:
+        return self.target.log_prob(self.mean + self.scale * x) + jnp.log(self.scale).sum()
+
+    def _sample(self, key: Any, condition: Any = None) -> Array:
+        return (self.target.sample(key, 1)[0] - self.mean) / self.scale
+
+
+def truth_in_model_units(problem: Problem) -> Standardised:
+    """The density that the standardised rows were drawn from."""
+    return Standardised(problem.target, problem.mean, problem.scale)
 
 
 class Judgement(NamedTuple):

@@ -21,7 +21,13 @@ from tiltflow.experiments.clock import clock
 from tiltflow.experiments.contenders import Contender, FlowKind
 from tiltflow.experiments.density_images import LastChains
 from tiltflow.experiments.judged import NoEnergy, broken, judge_chains, judge_model, to_user
-from tiltflow.experiments.problem import Problem, all_rows, labels_of, make_problem
+from tiltflow.experiments.problem import (
+    Problem,
+    all_rows,
+    labels_of,
+    make_problem,
+    truth_in_model_units,
+)
 from tiltflow.models.energies import Energy
 from tiltflow.models.gaussian_mixture import best_gaussian, best_mixture
 from tiltflow.models.tilted import TiltedEBM
@@ -83,6 +89,8 @@ def prepare(case: Case, seed: int) -> Prepared:
 
     @lru_cache
     def flow(kind: FlowKind) -> tuple[AbstractDistribution, float]:
+        if kind == "the truth":
+            return truth_in_model_units(problem), 0.0
         started = clock()
         fitted = gaussian
         if kind == "on a mixture":
