@@ -7,14 +7,16 @@ quadrature.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import tiltflow
 from tiltflow.data.mixtures import GaussianMixture, eight_gaussians, two_modes
 from tiltflow.data.targets import Rings
 from tiltflow.evaluation.quadrature import Grid
 from tiltflow.experiments import two_modes as figure_one
-from tiltflow.experiments.cells import Line
-from tiltflow.experiments.contenders import BASE_SHARE, choose, mlp_energy
-from tiltflow.experiments.contest import EVALUATIONS, run_contest
+from tiltflow.experiments.cells import Cell, Line, run_cells
+from tiltflow.experiments.contenders import BASE_SHARE, Shared, choose, mlp_energy
+from tiltflow.experiments.contest import EVALUATIONS, contest_cells
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.density_images import read_image
 from tiltflow.experiments.plane_budget import LARGER, LONG, budget, entered_in
@@ -35,6 +37,8 @@ TWO_MODES = (
 )
 EIGHT_GAUSSIANS = (Case("eight-gaussians", "d = 2", eight_gaussians, LARGER),)
 RINGS = (Case("rings", "d = 2", Rings, LONG),)
+GUESSED_PICTURE = 150.0
+"""Seconds of Figure 1, for which two methods are trained."""
 
 
 def reproduce_two_modes(
@@ -47,23 +51,37 @@ def reproduce_two_modes(
     quick: bool = False,
 ) -> None:
     """Two modes of weights 2 : 1 and variance .05, near to each other and far apart."""
-    for case, a in zip(TWO_MODES, (1.0, 5.0)):
-        path = out / f"figure_one_a{a:g}.png"
-        if not path.exists():
-            case, shared = budget(case, quick)
-            settings = figure_one.Settings(
-                a=a,
-                rows=case.rows,
-                schedule=case.schedule,
-                chains=shared.chains,
-                local_steps=shared.local_steps,
-                ula_step_size=shared.step_size,
-                base_share=BASE_SHARE,
-                energy=mlp_energy,
-            )
-            figure_one.save_figure_one(settings, path, seed=seed, quiet=quiet)
-            print(f"written to {out}: {path.name}")
-    _reproduce(TWO_MODES, seeds, seed, quiet, out, methods, quick)
+    pictures = [
+        picture_cell(budget(case, quick), a, seed=seed, quiet=quiet, out=out)
+        for case, a in zip(TWO_MODES, (1.0, 5.0))
+        if methods is None
+    ]
+    _reproduce(TWO_MODES, seeds, seed, quiet, out, methods, quick, first=pictures)
+
+
+def picture_cell(
+    of_case: tuple[Case, Shared], a: float, *, seed: int, quiet: bool, out: Path
+) -> Cell:
+    """Figure 1, drawn once for its settings."""
+    case, shared = of_case
+    settings = figure_one.Settings(
+        a=a,
+        rows=case.rows,
+        schedule=case.schedule,
+        chains=shared.chains,
+        local_steps=shared.local_steps,
+        ula_step_size=shared.step_size,
+        base_share=BASE_SHARE,
+        energy=mlp_energy,
+    )
+    path = out / f"figure_one_a{a:g}.png"
+
+    def run(cell: Cell, lines: Sequence[Line]) -> dict[str, Any]:
+        figure_one.save_figure_one(settings, path, seed=cell.seed, quiet=quiet)
+        return {"written": path.name}
+
+    names = (case.experiment, case.name, "figure one", "shared", seed, "steps")
+    return Cell(*names, (tiltflow.__version__, settings), GUESSED_PICTURE, run)
 
 
 def reproduce_eight_gaussians(
@@ -100,20 +118,25 @@ def _reproduce(
     out: Path,
     methods: tuple[str, ...] | None,
     quick: bool,
+    first: Sequence[Cell] = (),
 ) -> None:
-    for number, each in enumerate(cases, start=1):
+    cells, smaller = list(first), []
+    for each in cases:
         case, shared = budget(each, quick)
+        smaller.append(case)
         known = entered_in(shared, quick)
-        lines = run_contest(
+        cells += contest_cells(
             case,
             choose(known, methods),
             reference=known[0],
             seeds=seeds,
             seed=seed,
             out=out,
-            quiet=quiet,
             equal_seconds=not quick,
         )
+    all_lines = run_cells(cells, out, quiet=quiet)[len(first) :]
+    for number, case in enumerate(smaller, start=1):
+        lines = [line for line in all_lines if line["case"] == case.name]
         title = f"{case.experiment}, {case.name}: {case.rows} rows, {seeds} seeds"
         print(summary(f"{title}, {case.schedule.steps} steps", lines), flush=True)
         name = "figure_two.png" if len(cases) == 1 else f"figure_two_{number}.png"
