@@ -78,13 +78,19 @@ def compare_chains(
         names = (case.experiment, case.name, contender.name, contender.setting, seed, BUDGET)
         cells.append(Cell(*names, settings, 60.0, run))
     lines = run_cells(cells, out, quiet=quiet)
-    print(format_table(COLUMNS, [_row(line) for line in lines]), flush=True)
+    print(format_table(COLUMNS, [_row(line) for line in lines]))
+    for line in lines:
+        if line["figures"]["stopped"]:
+            print(
+                f"{line['method']}: the training ran away ({line['figures']['stopped']}); the "
+                "chains are of its last good state"
+            )
     save_figure(lines, out)
 
 
 def _row(line: Line) -> list[str]:
     names, figures = [line["method"], line["setting"]], line["figures"]
-    if figures["stopped"]:
+    if "jumps" not in figures:
         return [*names, *["-"] * (len(COLUMNS) - 2)]
     rates = (figures[f"{kind}_acceptance_rate"] for kind in ("local", "global"))
     return [
@@ -112,7 +118,7 @@ def _run(case: Case, contender: Contender, steps: int, cell: Cell, out: Path) ->
     keep_chains(out, cell.about, problem, model, recorded, zones)
     jumps, stayed = count_jumps(zones, recorded.evaluations)
     return {
-        "stopped": None,
+        "stopped": str(trained.stopped) if trained.stopped else None,
         "space": "the plane" if recorded.latent is None else "the latent space of its flow",
         "sweeps": len(zones) - 1,
         "evaluations": recorded.evaluations,
