@@ -83,12 +83,19 @@ def test_the_truth_has_no_error_and_a_wrong_mass_has_its_own_divergence(target):
     a, b = (jnp.asarray(mean) for mean in target.means)
     true = judge_energy(TwoModesEnergy(a, b, -jnp.log(jnp.asarray(3.0))), target, rows, seed=0)
     assert true.mass_error_truth < 1e-6 and true.means_error == 0
-    assert abs(true.kl) < 1e-4
+    assert abs(true.kl) < 1e-4 and abs(true.reverse_kl) < 1e-4 and true.fisher < 1e-6
+    assert true.sliced_wasserstein < 3 * true.sliced_wasserstein_floor
     shifted = TwoModesEnergy(a.at[1].add(0.3), b, jnp.asarray(0.0))
     found = judge_energy(shifted, target, rows, seed=0)
     # The modes are 16 apart: the divergence is that of the masses and, within a mode, of the means.
     exact = 0.25 * np.log(0.25 / 0.5) + 0.75 * np.log(0.75 / 0.5) + 0.25 * 0.3**2 / 2
     assert abs(found.kl - exact) < 4 * found.kl_stderr and found.kl_stderr < 0.01
+    # And the other way, where each mode has half of the mass; 4 standard errors of 20 000 draws.
+    reverse = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75) + 0.5 * 0.3**2 / 2
+    assert found.reverse_kl == pytest.approx(reverse, abs=4 * 0.6 / 20_000**0.5)
+    # The score is wrong by .3 in the first mode alone, a quarter of the truth.
+    assert found.fisher == pytest.approx(0.25 * 0.3**2 / 2, rel=0.05)
+    assert found.sliced_wasserstein > 10 * found.sliced_wasserstein_floor
     assert found.means_error == pytest.approx(0.3, rel=1e-5)
     assert found.mass_error_truth == pytest.approx(0.25, abs=1e-6)
 

@@ -20,7 +20,13 @@ import tiltflow
 from tiltflow.data.published_mixtures import jarzynski_mixture
 from tiltflow.evaluation.log_normalizer import normalised_weights
 from tiltflow.experiments.cells import Cell, Line, run_cells
-from tiltflow.experiments.contenders import Contender, Shared, choose, contenders
+from tiltflow.experiments.contenders import (
+    Contender,
+    Shared,
+    choose,
+    contenders,
+    first_settings,
+)
 from tiltflow.experiments.contest import EVALUATIONS, run_contest
 from tiltflow.experiments.contest_table import summary
 from tiltflow.experiments.jarzynski_descent import Entrant, descend, entrants
@@ -39,6 +45,7 @@ from tiltflow.training.density import batched_log_density, default_schedule
 EXPERIMENT = "jarzynski-mixture"
 PARAMETRIC, NEURAL = "parametric energy", "neural energy"
 DIMENSION, ROWS = 50, 10_000
+PARAMETRIC_METHODS = tuple(each.name for each in entrants())
 BELOW = 0
 """The mode at -10, of mass 1/4."""
 WATCHING_DRAWS = 8192
@@ -54,16 +61,12 @@ QUICK_CASE = replace(CASE, schedule=replace(SCHEDULE, steps=500, averaging=0.98)
 
 
 def neural_contenders(quick: bool) -> tuple[Contender, ...]:
-    """The methods that have a parametric row too."""
+    """All methods; in a quick run those that have a parametric row too, in the shared setting."""
     shared = Shared(1024, 10, narrowest_variance(jarzynski_mixture(DIMENSION)))
-    if quick:
-        shared = replace(shared, chains=256, local_steps=5)
-    known = contenders(DIMENSION, shared)
-    names = ("balanced", "jarzynski", "pcd", "cd")
-    return tuple(
-        next(each for each in known if (each.name, each.setting) == (name, "shared"))
-        for name in names
-    )
+    if not quick:
+        return contenders(DIMENSION, shared)
+    known = first_settings(contenders(DIMENSION, replace(shared, chains=256, local_steps=5)))
+    return choose(known, PARAMETRIC_METHODS)
 
 
 def reproduce_jarzynski_mixture(
@@ -78,8 +81,11 @@ def reproduce_jarzynski_mixture(
     """Both energies: their tables, and the mass of the lighter mode against training step."""
     known = neural_contenders(quick)
     chosen = choose(known, methods)
-    names = [each.name for each in chosen]
-    entered = [each for each in entrants(quick=quick) if each.name in names]
+    entered = [
+        each
+        for each in entrants(quick=quick)
+        if each.name in {contender.name for contender in chosen}
+    ]
     parametric = run_parametric(entered, seeds=seeds, seed=seed, out=out, quiet=quiet)
     print(parametric_table(parametric), flush=True)
     case = QUICK_CASE if quick else CASE
@@ -96,7 +102,7 @@ def reproduce_jarzynski_mixture(
     )
     title = f"{NEURAL}: {case.rows} rows, {seeds} seeds, {case.schedule.steps} steps of balanced"
     print("\n" + summary(title, neural), flush=True)
-    save_figure([*parametric, *neural], names, out)
+    save_figure([*parametric, *neural], [each.name for each in entered], out)
 
 
 def run_parametric(
@@ -149,6 +155,11 @@ FIGURES = {
     "mass error, truth": "mass_error_truth",
     "means' error": "means_error",
     "KL(truth || model)": "kl",
+    "KL(model || truth)": "reverse_kl",
+    "SW2": "sliced_wasserstein",
+    "Fisher": "fisher",
+    "R-hat": "chains_rhat",
+    "ESS": "chains_ess",
     "seconds": "seconds",
 }
 
@@ -160,13 +171,18 @@ def parametric_table(lines: Sequence[Line]) -> str:
         groups.setdefault((line["method"], line["setting"]), []).append(line["figures"])
     rows = []
     for names, figures in groups.items():
-        columns = [mean_and_std([each[name] for each in figures]) for name in FIGURES.values()]
+        columns = [
+            mean_and_std([each[name] for each in figures]) if name in figures[0] else "-"
+            for name in FIGURES.values()
+        ]
         counts = [f"{figures[0][name]:,}".replace(",", " ") for name in ("steps", "evaluations")]
         rows.append([*names, *columns, *counts])
     columns = ["method", "setting", *FIGURES, "steps", "evaluations"]
     text = [
         f"{PARAMETRIC}: {ROWS} rows, masses and log Z exact; means' error: the larger distance",
         format_table(columns, rows),
+        "SW2 of two samples of the truth: "
+        + mean_and_std([line["figures"]["sliced_wasserstein_floor"] for line in lines]),
     ]
     ours = [each for (name, _), group in groups.items() if name == "balanced" for each in group]
     if ours:
@@ -178,6 +194,10 @@ def parametric_table(lines: Sequence[Line]) -> str:
     return "\n".join(text)
 
 
+SETTINGS = {PARAMETRIC: "authors'", NEURAL: "shared"}
+"""In the figure, by energy."""
+
+
 def save_figure(lines: Sequence[Line], methods: Sequence[str], out: Path) -> None:
     """The mass on the way, of all seeds, at equal evaluations."""
     panels = []
@@ -187,6 +207,7 @@ def save_figure(lines: Sequence[Line], methods: Sequence[str], out: Path) -> Non
                 Course(*(np.array([it[name] for it in watched]) for name in ("step", "mass")))
                 for line in lines
                 if (line["case"], line["method"], line["budget"]) == (energy, method, EVALUATIONS)
+                and line["setting"] == SETTINGS[energy]
                 and (watched := line["figures"].get("watched"))
             ]
             panels.append(Panel(method, energy, courses))
