@@ -41,7 +41,9 @@ def lines(monkeypatch):
     return ran
 
 
-def test_rivals_are_met_at_16_and_64_and_the_balanced_method_everywhere(lines, tmp_path, capsys):
+def test_rivals_are_met_at_some_dimensions_and_the_balanced_method_everywhere(
+    lines, tmp_path, capsys
+):
     module.reproduce_mixtures(seeds=2, seed=0, quiet=True, out=tmp_path)
     by_case = {}
     for line in lines:
@@ -54,7 +56,10 @@ def test_rivals_are_met_at_16_and_64_and_the_balanced_method_everywhere(lines, t
         "four, d = 64",
         "warped, d = 16",
         "warped, d = 64",
+        "forty, d = 2",
+        "forty, d = 8",
     ]
+    assert all({"flow", "floor"} <= found for found in methods.values())
     assert ("balanced", "product, base auto") in by_case["warped, d = 128"]
     assert "Gaussian mixture" in methods["warped, d = 128"]
     assert "Gaussian mixture" not in methods["four, d = 64"]
