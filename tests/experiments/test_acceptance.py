@@ -114,6 +114,8 @@ def test_the_experiment_keeps_its_cells_and_draws_them(tmp_path, monkeypatch, ca
     for _ in range(2):
         module.reproduce_acceptance(seeds=2, seed=5, quiet=True, out=tmp_path, quick=True)
     rows = module.QUICK["rows"]
-    assert asked == [(name, rows, seed) for name in ("d = 16", "d = 64") for seed in (5, 6)]
+    names = [case.name for case in module.CASES]
+    assert names == ["d = 16", "d = 64", "d = 16, base flow"]
+    assert asked == [(name, rows, seed) for name in names for seed in (5, 6)]
     assert (tmp_path / "figure.png").stat().st_size > 1000
     assert "all of them kept" in capsys.readouterr().out
