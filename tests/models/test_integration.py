@@ -45,17 +45,29 @@ def solve(field, x, probes, integration=DEFAULT, towards="data", **options):
 
 @pytest.mark.parametrize("towards", ["data", "base"])
 def test_a_linear_field_is_the_matrix_exponential(towards):
-    """Also the regularisers: |A|^2 T, and int |A x|^2 dt by a fine sum. Both are positive."""
+    """Also the regularisers: |T A|^2, and int |T A x|^2 ds by a fine sum. Both are positive."""
     sign = 1 if towards == "data" else -1
     result = solve(FIELD, X, jnp.eye(3), towards=towards, regularisers=True)
     assert result.reached
     end = result.end
     np.testing.assert_allclose(end.x, X @ expm(sign * T * A).T, atol=2e-5)
     np.testing.assert_allclose(end.log_det, sign * T * jnp.trace(A), atol=1e-5)
-    np.testing.assert_allclose(end.jacobian_norm, T * (A**2).sum(), rtol=1e-4)
+    np.testing.assert_allclose(end.jacobian_norm, T**2 * (A**2).sum(), rtol=1e-4)
     times = (np.arange(200) + 0.5) / 200 * T
     speeds = [((X @ expm(sign * t * A).T @ A.T) ** 2).sum(1) for t in times]
-    np.testing.assert_allclose(end.kinetic_energy, T * np.mean(speeds, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(end.kinetic_energy, T**2 * np.mean(speeds, axis=0), rtol=1e-3)
+
+
+def test_a_longer_end_time_does_not_evade_the_regularisers():
+    """A/4 followed for 4 T is the same flow; as integrals over t both would be a quarter."""
+    slow = Linear(A / 4, jnp.eye(3))
+    short, long = (
+        integrate(field, end_time, X, jnp.eye(3), DEFAULT, towards="data", regularisers=True).end
+        for field, end_time in ((FIELD, T), (slow, 4 * T))
+    )
+    np.testing.assert_allclose(long.x, short.x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(long.kinetic_energy, short.kinetic_energy, rtol=1e-4)
+    np.testing.assert_allclose(long.jacobian_norm, short.jacobian_norm, rtol=1e-4)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "rademacher"])
@@ -77,7 +89,7 @@ def test_the_estimates_are_unbiased(noise, field):
         end = solve(field, x, probes, few, **options).end
         pairs = [(end.log_det, T * jnp.trace(matrix))]
         if not hidden:
-            pairs.append((end.jacobian_norm, T * (matrix**2).sum()))
+            pairs.append((end.jacobian_norm, T**2 * (matrix**2).sum()))
         return [
             abs(float(each.mean() - truth)) / (float(each.std()) / n**0.5 + 1e-6)
             for each, truth in pairs

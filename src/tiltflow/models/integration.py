@@ -9,7 +9,10 @@
 the identity gives the exact trace, k rows of noise over sqrt(k) Hutchinson's estimate (1990), with
 P fixed during one solve. The same products give what regularises a field (Finlay et al. 2020),
 
-    kinetic energy  int |f|^2 dt,       Jacobian norm  int sum_p |J p|^2 dt  ~  int |J|_F^2 dt.
+    kinetic energy  int |T f|^2 ds,     Jacobian norm  int sum_p |T J p|^2 ds  ~  int |T J|_F^2 ds,
+
+of the velocity per unit of s, which is what is published for T = 1. As T is learned, integrals over
+t = T s would fall by 1/c where f/c is followed for c T, the same flow at the same cost.
 
 A batch is one system of equations with one step size, chosen by the root mean square of the
 errors of all its points, as in torchdiffeq; for a step size of its own, a point is a batch of one.
@@ -185,16 +188,12 @@ def _velocities_on_coordinates(field_axes: Any, s: Any, path: Path, args: tuple[
         return _products(lambda x: field(end_time * s, x), x, probes)
 
     axes = (field_axes, 0, _axis(probes))
-    velocity, products = jax.vmap(one, in_axes=axes)(field, path.x, probes)
-    divergence = None if probes is None else (probes * products).sum(axis=(1, 2))
-    return _times(
-        end_time,
-        Path(
-            velocity,
-            divergence,
-            None if path.kinetic_energy is None else (velocity**2).sum(axis=1),
-            None if path.jacobian_norm is None else (products**2).sum(axis=(1, 2)),
-        ),
+    velocity, products = _times(end_time, jax.vmap(one, in_axes=axes)(field, path.x, probes))
+    return Path(
+        velocity,
+        None if probes is None else (probes * products).sum(axis=(1, 2)),
+        None if path.kinetic_energy is None else (velocity**2).sum(axis=1),
+        None if path.jacobian_norm is None else (products**2).sum(axis=(1, 2)),
     )
 
 
@@ -208,8 +207,8 @@ def _velocities_on_hidden_side(field_axes: Any, s: Any, path: Path, args: tuple[
         return velocity, (probes * back).sum()
 
     axes = (field_axes, 0, _axis(probes))
-    velocity, divergence = jax.vmap(one, in_axes=axes)(field, path.x, probes)
-    return _times(end_time, Path(velocity, divergence, None, None))
+    velocity, divergence = _times(end_time, jax.vmap(one, in_axes=axes)(field, path.x, probes))
+    return Path(velocity, divergence, None, None)
 
 
 def _products(
@@ -227,8 +226,9 @@ def _axis(probes: Array | None) -> int | None:
     return 0 if probes is not None and probes.ndim == 3 else None
 
 
-def _times(end_time: Float[Array, ""], path: Path) -> Path:
-    return jax.tree.map(lambda leaf: end_time * leaf, path)
+def _times(end_time: Float[Array, ""], derivatives: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Derivatives in s of what has these in t = T s."""
+    return jax.tree.map(lambda leaf: end_time * leaf, derivatives)
 
 
 def _mean_square(scaled: Path) -> Float[Array, ""]:

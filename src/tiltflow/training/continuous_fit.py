@@ -1,9 +1,10 @@
 """Maximum likelihood of continuous flows, with the regularisers that make them cheap.
 
-    loss = -mean log p(x) + lambda_K mean int |f|^2 dt + lambda_J mean int |df/dx|_F^2 dt
+    loss = -mean log p(x) + lambda_K mean int |T f|^2 ds + lambda_J mean int |T df/dx|_F^2 ds
 
-(FFJORD: Grathwohl et al. 2019; the regularisers, RNODE: Finlay et al. 2020.) Every step draws
-fresh noise for every point, and the trace and the Jacobian's norm share it. Held-out rows are
+(FFJORD: Grathwohl et al. 2019; the regularisers, RNODE: Finlay et al. 2020.) The integrals are over
+s from 0 to 1 (`models/integration.py`), so that a longer end time T does not evade them. Every step
+draws fresh noise for every point, and the trace and the Jacobian's norm share it. Held-out rows are
 judged by the exact trace, at the cost of as many products as there are coordinates, or, as images
 need it, by noise that is the same every time: the mean then has an error, but no bias. `fit_flow`
 does the rest: a batch whose solve failed is a skipped step, counted, and a chunk of nothing else
