@@ -9,6 +9,7 @@ from tiltflow.experiments.table_contest import (
     behind_one,
     choose_methods,
     comparison_table,
+    figures_of,
     verdict,
 )
 from tiltflow.experiments.table_scores import paired_difference, standard_error
@@ -67,6 +68,24 @@ def test_within_the_error_bars_of_the_best_is_enough():
     for behind, met in ((1, "met"), (3, "missed")):
         rival = noise + other - other.mean() + behind * error
         assert verdict(lines_of({"one": {BALANCED: noise, "ffjord": rival}}), share=1.0).count(met)
+
+
+def test_a_mean_that_is_not_finite_is_no_win_and_no_lost_table():
+    """Whichever method comes first; and a balanced model without one is behind."""
+    noise = np.random.default_rng(0).normal(size=200)
+    failed = np.where(np.arange(200) < 9, np.nan, noise + 1)
+    lines = lines_of({"one": {BALANCED: noise, "ffjord": failed, "gaussian": noise - 1}})
+    for line in lines:
+        line["figures"] |= figures_of(np.asarray(line["figures"]["scores"]))
+    assert "on 1 of 1 tables, bar 1: met" in verdict(lines, share=1.0)
+    assert "on 0 of 1 tables" in behind_one(lines, "ffjord")
+    (row,) = [line for line in comparison_table(lines).splitlines() if "ffjord" in line]
+    assert row.split()[1:3] == ["-inf", "inf"]
+    # Cells of an earlier version hold the mean as it was.
+    lines[1]["figures"]["log_likelihood"] = float("nan")
+    assert "on 1 of 1 tables, bar 1: met" in verdict(lines, share=1.0)
+    lines[0]["figures"] |= figures_of(failed)
+    assert "one: the balanced EBM has no finite log-likelihood" in verdict(lines, share=1.0)
 
 
 def test_the_balanced_model_is_always_run_and_names_are_checked():

@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ from flowjax.distributions import StandardNormal, Transformed
 
 from tiltflow.experiments import table_rivals
 from tiltflow.experiments.table_rivals import Rival, fit_rival, log_prob_of_rows
+from tiltflow.models.continuous import continuous_flow, continuous_flows
+from tiltflow.models.integration import Integration
 
 X = np.random.default_rng(0).normal([0.5, 0.0], [0.5, 1.5], (300, 2))
 
@@ -31,3 +34,20 @@ def test_a_rival_takes_the_steps_that_its_seconds_allow(monkeypatch):
     assert scores.shape == (100,)
     assert scores.mean() == pytest.approx(figures["held_out_log_likelihood"], abs=1e-3)
     assert scores.mean() > StandardNormal((2,)).log_prob(X[200:]).mean()
+
+
+def test_a_row_that_cannot_be_solved_takes_no_other_rows_with_it(monkeypatch):
+    """Rows of one solve, of which one is not finite."""
+    monkeypatch.setattr(table_rivals, "ROWS_AT_ONCE", 8)
+    flow = continuous_flow(
+        jax.random.key(0),
+        StandardNormal((2,)),
+        widths=(8,),
+        integration=Integration(tolerance=1e-3),
+    )
+    layer = lambda flow: continuous_flows(flow)[0].field.layers[-1].linear.weight  # noqa: E731
+    flow = eqx.tree_at(layer, flow, jax.random.normal(jax.random.key(1), (2, 8)))
+    rows = np.concatenate([X[:7], [[np.nan, 0.0]], X[7:12]])
+    scores = log_prob_of_rows(flow, rows)
+    assert np.flatnonzero(~np.isfinite(scores)).tolist() == [7]
+    np.testing.assert_allclose(np.delete(scores, 7), flow.log_prob(X[:12]), atol=0.01)

@@ -1,9 +1,11 @@
 """How methods on tables are compared: log-densities of the same test rows, row by row.
 
 A line (`cells.py`) of a method on a table holds the log-density of every test row. Differences to
-the balanced EBM are paired, and have the error of log Z.
+the balanced EBM are paired, and have the error of log Z. A mean that is not finite, as where a row
+has no density, counts as -inf: a method that has it is never the best.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,9 +60,10 @@ def fit_balanced(
 
 def figures_of(scores: Float[np.ndarray, " m"]) -> dict[str, Any]:
     """The mean of log-densities with its standard error, and every one of them."""
+    finite = bool(np.isfinite(scores).all())
     return {
-        "log_likelihood": float(scores.mean()),
-        "stderr": standard_error(scores),
+        "log_likelihood": float(scores.mean()) if finite else -math.inf,
+        "stderr": standard_error(scores) if finite else math.nan,
         # Paired differences need them row by row; a ten-thousandth of a nat is enough.
         "scores": np.round(scores, 4).tolist(),
     }
@@ -79,9 +82,7 @@ def comparison_table(lines: Sequence[Line]) -> str:
                 name if method == BALANCED else "",
                 *size,
                 method,
-                _with_error(
-                    [it["log_likelihood"] for it in figures], [it["stderr"] for it in figures]
-                ),
+                _with_error([_likelihood(it) for it in figures], [it["stderr"] for it in figures]),
                 "" if method == BALANCED else _with_error(*zip(*_gaps(lines, group))),
                 f"{np.mean([it['seconds'] for it in figures]):.0f}",
                 _note(figures[0]),
@@ -125,7 +126,11 @@ def _behind(lines: Sequence[Line], name: str) -> str | None:
     others = {key[1]: group for key, group in groups.items() if key[1] != BALANCED}
     if not others:
         return None
-    best = max(others, key=lambda method: _mean(others[method], "log_likelihood"))
+    best = max(others, key=lambda method: _mean_likelihood(others[method]))
+    if not math.isfinite(_mean_likelihood(groups[name, BALANCED])):
+        return f"{name}: the balanced EBM has no finite log-likelihood"
+    if not math.isfinite(_mean_likelihood(others[best])):
+        return None
     gap, error = np.mean(_gaps(lines, others[best]), axis=0)
     if gap >= -ERROR_BARS * error:
         return None
@@ -144,6 +149,10 @@ def _gaps(lines: Sequence[Line], group: Sequence[Line]) -> list[tuple[float, flo
     gaps = []
     for line in group:
         first = balanced_figures(lines, line["case"], line["seed"])
+        own, other = _likelihood(first), _likelihood(line["figures"])
+        if not math.isfinite(own + other):
+            gaps.append((own - other, math.nan))
+            continue
         gaps.append(
             paired_difference(
                 np.array(first["scores"]),
@@ -154,11 +163,18 @@ def _gaps(lines: Sequence[Line], group: Sequence[Line]) -> list[tuple[float, flo
     return gaps
 
 
-def _mean(group: Sequence[Line], name: str) -> float:
-    return float(np.mean([line["figures"][name] for line in group]))
+def _likelihood(figures: dict[str, Any]) -> float:
+    mean = figures["log_likelihood"]
+    return mean if math.isfinite(mean) else -math.inf
+
+
+def _mean_likelihood(group: Sequence[Line]) -> float:
+    return float(np.mean([_likelihood(line["figures"]) for line in group]))
 
 
 def _with_error(values: Sequence[float], errors: Sequence[float]) -> str:
+    if not np.isfinite(values).all():
+        return f"{sum(values):.0f}"
     # Seeds share rows, so that more of them do not make these errors smaller.
     spread = f" ({mean_and_std(list(values))} over seeds)" if len(values) > 1 else ""
     return f"{np.mean(values):.3f} ± {np.mean(errors):.3f}{spread}"

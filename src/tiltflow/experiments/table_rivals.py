@@ -205,14 +205,27 @@ def fit_rival(
 def log_prob_of_rows(
     flow: AbstractDistribution, x: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, " n"]:
-    """Log-densities in model units; continuous flows by the exact trace, so many rows at once."""
+    """Log-densities in model units; continuous flows by the exact trace, so many rows at once.
+
+    Rows of one solve fail together: those of one that did are taken with step sizes of their own.
+    """
     size = ROWS_AT_ONCE if continuous_flows(flow) else 4096
     # The last part is filled up, so that one program serves all.
     filled = np.concatenate([x, np.repeat(x[-1:], -len(x) % size, axis=0)])
-    parts = [_log_prob(flow, jnp.asarray(part)) for part in filled.reshape(-1, size, x.shape[1])]
-    return np.concatenate([np.asarray(part, float) for part in parts])[: len(x)]
+    parts = []
+    for rows in filled.reshape(-1, size, x.shape[1]):
+        values = np.asarray(_log_prob(flow, jnp.asarray(rows)), float)
+        if continuous_flows(flow) and not np.isfinite(values).all():
+            values = np.asarray(_log_prob_of_each(flow, jnp.asarray(rows)), float)
+        parts.append(values)
+    return np.concatenate(parts)[: len(x)]
 
 
 @eqx.filter_jit
 def _log_prob(flow: Any, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     return batch_likelihood(flow, x).log_prob if continuous_flows(flow) else flow.log_prob(x)
+
+
+@eqx.filter_jit
+def _log_prob_of_each(flow: Any, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    return flow.log_prob(x)
