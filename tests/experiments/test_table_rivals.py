@@ -29,7 +29,7 @@ def test_a_rival_takes_the_steps_that_its_seconds_allow(monkeypatch):
     """By a clock that ticks once a look: making it is one second, and so is a chunk."""
     ticks = itertools.count()
     monkeypatch.setattr(table_rivals, "clock", lambda: float(next(ticks)))
-    rival = Rival("affine", affine, chunk=10, learning_rate=0.05)
+    rival = Rival("affine", affine, chunks=(10,), learning_rate=0.05)
     flow, figures = fit_rival(jax.random.key(0), rival, X[:200], X[200:], seconds=6.0)
     assert figures["steps_allowed"] == 50
     assert 10 <= figures["steps"] <= 50

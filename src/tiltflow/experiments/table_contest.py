@@ -1,7 +1,8 @@
 """How methods on tables are compared: log-densities of the same test rows, row by row.
 
 A line (`cells.py`) of a method on a table holds the log-density of every test row. Differences to
-the balanced EBM are paired, and have the error of log Z. A mean that is not finite, as where a row
+the balanced EBM are paired, and have the error of log Z; where a method is dear to judge, its line
+says of `every` how many-th row it has the log-density. A mean that is not finite, as where a row
 has no density, counts as -inf: a method that has it is never the best.
 """
 
@@ -126,13 +127,12 @@ def _behind(lines: Sequence[Line], name: str) -> str | None:
     others = {key[1]: group for key, group in groups.items() if key[1] != BALANCED}
     if not others:
         return None
-    best = max(others, key=lambda method: _mean_likelihood(others[method]))
-    if not math.isfinite(_mean_likelihood(groups[name, BALANCED])):
+    if not all(math.isfinite(_likelihood(line["figures"])) for line in groups[name, BALANCED]):
         return f"{name}: the balanced EBM has no finite log-likelihood"
-    if not math.isfinite(_mean_likelihood(others[best])):
-        return None
-    gap, error = np.mean(_gaps(lines, others[best]), axis=0)
-    if gap >= -ERROR_BARS * error:
+    gaps = {method: np.mean(_gaps(lines, group), axis=0) for method, group in others.items()}
+    best = min(gaps, key=lambda method: gaps[method][0])
+    gap, error = gaps[best]
+    if gap == math.inf or gap >= -ERROR_BARS * error:
         return None
     return f"{name}: {gap:.3f} ± {error:.3f} behind {best}"
 
@@ -155,7 +155,7 @@ def _gaps(lines: Sequence[Line], group: Sequence[Line]) -> list[tuple[float, flo
             continue
         gaps.append(
             paired_difference(
-                np.array(first["scores"]),
+                np.array(first["scores"])[:: line["figures"].get("every", 1)],
                 np.array(line["figures"]["scores"]),
                 log_z_stderr=first["log_z_stderr"],
             )
@@ -166,10 +166,6 @@ def _gaps(lines: Sequence[Line], group: Sequence[Line]) -> list[tuple[float, flo
 def _likelihood(figures: dict[str, Any]) -> float:
     mean = figures["log_likelihood"]
     return mean if math.isfinite(mean) else -math.inf
-
-
-def _mean_likelihood(group: Sequence[Line]) -> float:
-    return float(np.mean([_likelihood(line["figures"]) for line in group]))
 
 
 def _with_error(values: Sequence[float], errors: Sequence[float]) -> str:

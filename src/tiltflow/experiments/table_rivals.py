@@ -9,9 +9,11 @@
 
 All are fitted by maximum likelihood and keep their best state on held-out rows. How many steps the
 seconds allow is measured before, in three chunks that do not count, and neither does compilation:
-the learning rate falls to zero over that many steps. A solver of continuous flows takes more steps
-as it learns, so that it also stops when the time is over. Seconds are those of the processor, so
-that other work on it changes nothing; on an accelerator, those of the clock.
+the learning rate falls to zero over that many steps. Where a step may take minutes, chunks are of
+one step at first, and longer only if three of the longer ones would take less than a quarter of
+the seconds. A solver of continuous flows takes more steps as it learns, so that it also stops when
+the time is over. Seconds are those of the processor, so that other work on it changes nothing; on
+an accelerator, those of the clock.
 """
 
 from collections.abc import Callable
@@ -40,6 +42,8 @@ from tiltflow.training.maximum_likelihood import FlowFit, fit_flow
 
 ROWS_AT_ONCE = 250
 PROBE_CHUNKS = 3
+PROBE_SHARE = 0.25
+"""Of a flow's seconds, that measuring the time of longer chunks may take."""
 PATIENCE = 4
 """A fit stops early where a quarter of it brought no gain."""
 GROWTH = 1.3
@@ -58,7 +62,8 @@ Make = Callable[
 class Rival:
     """A flow and how it is fitted: `make` is given the rows and the held-out ones.
 
-    Only `scored_rows` of these are looked at after every chunk, where that is dear.
+    Only `scored_rows` of these are looked at after every chunk, where that is dear. `chunks` are
+    numbers of steps in a chunk, of which the largest is taken that the seconds allow.
     """
 
     name: str
@@ -66,7 +71,7 @@ class Rival:
     objective: FlowObjective = LIKELIHOOD
     learning_rate: float = 3e-3
     batch_size: int = 512
-    chunk: int = 100
+    chunks: tuple[int, ...] = (100,)
     averaging: float = 0.99
     weight_decay: float = 1.0
     scored_rows: int = 2000
@@ -131,7 +136,7 @@ def rivals(network: Network | None) -> tuple[Rival, ...]:
         objective=SCORED_BY_NOISE,
         learning_rate=5e-3 if network is None else 1e-3,
         batch_size=128 if network is None else network.batch_size,
-        chunk=50 if network is None else 25,
+        chunks=(50,) if network is None else (1, 25),
         weight_decay=1e-5,
         scored_rows=500,
         growth=GROWTH,
@@ -161,7 +166,10 @@ def fit_rival(
     rows, scored = jnp.asarray(x), jnp.asarray(held_out[: rival.scored_rows])
 
     def fit(
-        steps: int, on_report: Callable[[dict[str, Any]], None], stop: Callable[[], bool] | None
+        steps: int,
+        chunk: int,
+        on_report: Callable[[dict[str, Any]], None],
+        stop: Callable[[], bool] | None = None,
     ) -> FlowFit:
         return fit_flow(
             fit_key,
@@ -171,9 +179,9 @@ def fit_rival(
             learning_rate=rival.learning_rate,
             batch_size=rival.batch_size,
             max_steps=steps,
-            chunk=rival.chunk,
+            chunk=chunk,
             # The warm-up alone is an eighth of the run.
-            patience=max(10, steps // rival.chunk // PATIENCE),
+            patience=max(10, steps // chunk // PATIENCE),
             objective=rival.objective,
             averaging=rival.averaging,
             weight_decay=rival.weight_decay,
@@ -181,16 +189,21 @@ def fit_rival(
             on_report=on_report,
         )
 
-    times: list[float] = []
-    probe = fit(PROBE_CHUNKS * rival.chunk, lambda _: times.append(clock()), None)
-    each = rival.growth * min(np.diff(times), default=seconds)
+    chunk = rival.chunks[0]
+    probe, each = _probe(fit, chunk, seconds)
+    for longer in rival.chunks[1:]:
+        if PROBE_CHUNKS * each * longer / chunk > PROBE_SHARE * seconds:
+            break
+        chunk = longer
+        probe, each = _probe(fit, chunk, seconds)
+    each = rival.growth * each
     left = max(each, seconds - making)
-    steps = int(left / each) * rival.chunk
+    steps = int(left / each) * chunk
     reports: list[dict[str, Any]] = []
     started = clock()
-    best = fit(steps, reports.append, lambda: clock() - started > left)
+    best = fit(steps, chunk, reports.append, lambda: clock() - started > left)
     waited = clock() - started
-    # Three chunks at full rates are a fit too, if a short one.
+    # What was measured by is a fit too, if a short one.
     best = max(best, probe, key=lambda it: it.held_out_log_likelihood)
     figures = {
         "steps": reports[-1]["step"],
@@ -204,6 +217,22 @@ def fit_rival(
     if "evaluations" in reports[-1]:
         figures["evaluations"] = reports[-1]["evaluations"]
     return best.flow, figures
+
+
+def _probe(fit: Callable[..., FlowFit], chunk: int, seconds: float) -> tuple[FlowFit, float]:
+    """A few chunks, two at least and no more after `seconds`, and the time of one, in seconds.
+
+    The first one may be compiled, and does not count.
+    """
+    times: list[float] = []
+    started = clock()
+    probe = fit(
+        PROBE_CHUNKS * chunk,
+        chunk,
+        lambda _: times.append(clock()),
+        lambda: len(times) > 1 and clock() - started > seconds,
+    )
+    return probe, min(np.diff(times), default=seconds)
 
 
 def log_prob_of_rows(
