@@ -9,12 +9,15 @@ from flowjax.distributions import StandardNormal
 from scipy.special import logsumexp
 
 import tiltflow
-from tiltflow.models.continuous import continuous_flow, continuous_flows
+from tiltflow.data.errors import InputError
+from tiltflow.models.continuous import continuous_flow, continuous_flows, with_fixed_noise
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.integration import Integration
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.training.adaptive_sweeps import WarmUpSettings
 from tiltflow.training.balanced import Balanced
+from tiltflow.training.bases import Start
+from tiltflow.training.density import fit_density
 from tiltflow.training.loop import Schedule, train_energy
 
 SCHEDULE = Schedule(steps=40, chunk=20, batch_size=64, draws=256)
@@ -70,6 +73,22 @@ def test_it_serves_as_base_and_as_proposal(flow):
     log_density = np.asarray(look(model, jnp.asarray(points)), float)
     log_z = logsumexp(log_density) + 2 * np.log(axis[1] - axis[0])
     assert trained.reports[-1]["log_z"] == pytest.approx(log_z, abs=0.05)
+
+
+def test_fixed_noise_is_refused_as_base_and_as_proposal(flow):
+    """Before anything is compiled: its log-density is not that of its draws."""
+    noisy = with_fixed_noise(flow, jax.random.key(7), "rademacher")
+    energy = MLPEnergy(2, width=8, depth=1, key=jax.random.key(3))
+    source = Balanced(chains=64, local_steps=2)
+    for name, base, proposal in (("base", noisy, flow), ("flow", flow, noisy)):
+        key = jax.random.key(0)
+        with pytest.raises(InputError, match=rf"^{name}: a continuous flow holds noise"):
+            train_energy(key, energy, base, source, proposal, X, X[:64], SCHEDULE)
+        start = Start(base, "flow", "", proposal, 0.0)
+        with pytest.raises(InputError, match=rf"^start\.{name}: .*with_exact_trace"):
+            fit_density(
+                key, start, np.asarray(X), np.asarray(X[:64]), source=source, schedule=SCHEDULE
+            )
 
 
 def test_it_serves_the_sampler(flow):

@@ -99,24 +99,33 @@ class EstimatedTrace(Protocol):
     probes: Any
 
 
+def check_trace_is_exact(flow: AbstractDistribution | None, name: str) -> None:
+    """Refuse a flow, the argument `name`, of which a continuous flow holds noise: `InputError`.
+
+    Its log-density is a function of the point, but not the density of its draws, so that neither
+    chains that it proposes for nor a model that it is the base of would have a known density. By
+    its structure alone: nothing is evaluated. Or see `delayed_acceptance.py`.
+    """
+    nodes = jax.tree.leaves(flow, is_leaf=lambda node: isinstance(node, EstimatedTrace))
+    if any(isinstance(node, EstimatedTrace) and node.probes is not None for node in nodes):
+        raise InputError(
+            f"{name}: a continuous flow holds noise for its trace, so that its log-density is not "
+            "that of its draws; give with_exact_trace(...) of it"
+        )
+
+
 def check_proposal_is_deterministic(
     flow: AbstractDistribution, key: PRNGKeyArray, positions: Float[Array, "n d"]
 ) -> None:
     """Refuse a flow whose log-density is noisy, say by a Hutchinson trace: `InputError`.
 
     Noise in log q is noise in the acceptance ratio, and the chains then leave the target. So they
-    do where a continuous flow holds fixed noise: its log-density is a function of the point, but
-    not the density of the draws; the exact trace is, or see `delayed_acceptance.py`. The
-    log-density is evaluated twice at `positions`, and at n fresh draws once with the draw and once
+    do where a continuous flow holds fixed noise (`check_trace_is_exact`). The log-density is
+    evaluated twice at `positions`, and at n fresh draws once with the draw and once
     without. The median difference is judged, since a few points far out may lose digits in the
     flow's inverse. Not to be compiled: noise from outside JAX would be frozen.
     """
-    nodes = jax.tree.leaves(flow, is_leaf=lambda node: isinstance(node, EstimatedTrace))
-    if any(isinstance(node, EstimatedTrace) and node.probes is not None for node in nodes):
-        raise InputError(
-            "flow: a continuous flow holds noise for its trace, so that its log-density is not "
-            "that of its draws; give with_exact_trace(flow)"
-        )
+    check_trace_is_exact(flow, "flow")
     points, with_draw = flow.sample_and_log_prob(key, (len(positions),))
     pairs = (
         (flow.log_prob(positions), flow.log_prob(positions)),
@@ -131,6 +140,6 @@ def check_proposal_is_deterministic(
         if len(difference) and np.median(difference) > tolerance:
             raise InputError(
                 f"flow: its log-density at one point differs by {np.median(difference):.2g} "
-                "(relative, median) between two calls; give one with an exact trace, or fix the "
-                "noise"
+                "(relative, median) between two calls; give one with an exact trace, or, where it "
+                "is solved for, with a tighter tolerance; noise that is fixed is no cure"
             )

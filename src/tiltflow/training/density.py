@@ -21,6 +21,7 @@ from tiltflow.evaluation.log_normalizer import (
 )
 from tiltflow.models.energies import Energy, MLPEnergy
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.independent import check_trace_is_exact
 from tiltflow.training.balanced import Balanced, BalancedState
 from tiltflow.training.bases import Start
 from tiltflow.training.checkpoints import Checkpoints, stage_of
@@ -94,8 +95,11 @@ def fit_density(
     bit for bit.
 
     Raises:
+        InputError: base or flow hold noise for the trace of a continuous flow.
         TrainingFailed: nothing good was ever reached.
     """
+    check_trace_is_exact(start.base, "start.base")
+    check_trace_is_exact(start.flow, "start.flow")
     energy_key, train_key, polish_key, settle_key, final_key = jax.random.split(key, 5)
     if energy is None:
         energy = MLPEnergy(x.shape[1], width=width, depth=depth, key=energy_key)

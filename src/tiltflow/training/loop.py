@@ -24,6 +24,7 @@ from tiltflow.evaluation.held_out import compare_on_held_out
 from tiltflow.models.energies import Energy
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.independent import check_trace_is_exact
 from tiltflow.training.balanced import Balanced, BalancedState
 from tiltflow.training.checkpoints import UNSAVED, Stage, replay
 from tiltflow.training.guard import Runaway, TrainingFailed, find_runaway
@@ -139,8 +140,11 @@ def train_energy(
     and the source's state. What `stage` has saved is gone on with; its reports are given once more.
 
     Raises:
+        InputError: the base or the flow holds noise for the trace of a continuous flow.
         TrainingFailed: it ran away from the very first state, again and again.
     """
+    check_trace_is_exact(base, "base")
+    check_trace_is_exact(flow, "flow")
     init_key, run_key, report_key = jax.random.split(key, 3)
     energy_parameters, energy_static = eqx.partition(energy, eqx.is_inexact_array)
     flow_static = trainable(flow)[1]
