@@ -26,6 +26,7 @@ from tiltflow.training.flow_losses import (
     SampledMaximumLikelihood,
     ScoreMatching,
 )
+from tiltflow.training.flow_objective import Minimise
 from tiltflow.training.sliced_score_matching import SlicedScoreMatching
 
 ROWS, BATCHES, NOISE = 200, 200, 0.6
@@ -187,3 +188,14 @@ def test_bad_input_is_refused(key):
         ScoreMatching(SlicedScoreMatching(), low_energy=-1.0)
     with pytest.raises(InputError, match="take MaximumLikelihood"):
         SampledMaximumLikelihood()(key, StandardNormal((2,)), jnp.ones((4, 2)))
+
+
+def test_a_layer_that_became_singular_is_named_and_not_an_outlier():
+    flow = fully_connected_energy_flow(jax.random.key(0), 2, depth=1)
+    objective, x = Minimise(LOSSES["sliced"]), jnp.ones((3, 2))
+    objective.diagnose(flow, x)
+    singular = jax.tree.map(lambda leaf: 0 * leaf if jnp.ndim(leaf) == 2 else leaf, flow)
+    with pytest.raises(InputError, match=r"layer \d, FullLinear, is singular"):
+        objective.diagnose(singular, x)
+    with pytest.raises(InputError, match="the log-density is nan at row 2"):
+        objective.diagnose(flow, x.at[1, 0].set(jnp.nan))

@@ -74,6 +74,24 @@ def test_rows_without_a_bound_are_named():
         VariationalBound().diagnose(broken, grey)
 
 
+def test_a_posterior_whose_solver_runs_out_of_steps_is_named():
+    """And not an outlier, which the rows do not have; what the encoder breaks is still its row."""
+    posterior = ContinuousPosterior(
+        1, key=jax.random.key(3), widths=(4,), rank=1, integration=Integration(max_steps=2)
+    )
+    fields = lambda it: [field.layers[-1].linear.weight for field in it.fields]  # noqa: E731
+    steep = eqx.tree_at(fields, posterior, [30 * jnp.ones((1, 4))] * 2)
+    grey = jnp.full((4, PIXELS), 0.5)
+    words = r"continuous flow 1 of the posterior: the solver did not arrive in 2 steps"
+    model = new_model(steep)
+    with pytest.raises(InputError, match=words):
+        VariationalBound().diagnose(model, grey)
+    bias = model.encoder.layers[-1].bias
+    broken = eqx.tree_at(lambda it: it.encoder.layers[-1].bias, model, bias.at[0].set(jnp.nan))
+    with pytest.raises(InputError, match="the bound is nan at row 1"):
+        VariationalBound().diagnose(broken, grey)
+
+
 def test_training_raises_the_bound_and_pixels_are_drawn_anew():
     rng = np.random.default_rng(0)
     grey = np.where(rng.random((400, 1)) < 0.5, 0.9, 0.1) * np.ones((400, PIXELS))

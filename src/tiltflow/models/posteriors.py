@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from tiltflow.models.amortised_vector_field import AmortisedField, changes_of, numbers_of_changes
 from tiltflow.models.batch_likelihood import Trace
 from tiltflow.models.continuous import END_TIME
-from tiltflow.models.integration import Integration, draw_probes, integrate
+from tiltflow.models.integration import Integration, Solution, draw_probes, integrate
 from tiltflow.models.vector_fields import ConcatSquashField
 
 
@@ -145,23 +145,37 @@ class ContinuousPosterior(eqx.Module):
         trace: Trace = "exact",
     ) -> Moved:
         """Every flow in turn, each one solve with one step size for the batch."""
-        log_det, evaluations, start = jnp.zeros_like(z[:, 0]), jnp.asarray(0), 0
-        for i, shared in enumerate(self.fields):
-            end = start + numbers_of_changes(shared, self.rank)
-            field = AmortisedField(shared, changes_of(own[:, start:end], shared, self.rank))
-            solution = integrate(
-                field,
-                jnp.exp(self.log_end_times[i]),
-                z,
-                _probes(jax.random.fold_in(key, i), trace, z),
-                self.integration,
-                towards="data",
-                field_axes=field.axes,
-            )
+        log_det, evaluations = jnp.zeros_like(z[:, 0]), jnp.asarray(0)
+        for i, field in enumerate(self.fields_of(own)):
+            probes = _probes(jax.random.fold_in(key, i), trace, z)
+            solution = self.solve(i, field, z, probes)
             assert solution.end.log_det is not None
             z, log_det = solution.end.x, log_det + solution.end.log_det
-            evaluations, start = evaluations + solution.evaluations, end
+            evaluations = evaluations + solution.evaluations
         return Moved(z, log_det, evaluations)
+
+    def fields_of(self, own: Float[Array, "n p"]) -> list[AmortisedField]:
+        """Of every flow the batch of fields with each point's own changes."""
+        fields, start = [], 0
+        for shared in self.fields:
+            end = start + numbers_of_changes(shared, self.rank)
+            fields.append(AmortisedField(shared, changes_of(own[:, start:end], shared, self.rank)))
+            start = end
+        return fields
+
+    def solve(
+        self, i: int, field: AmortisedField, z: Float[Array, "n d"], probes: Array
+    ) -> Solution:
+        """Carry a batch along flow `i`, of which `field` is from `fields_of`."""
+        return integrate(
+            field,
+            jnp.exp(self.log_end_times[i]),
+            z,
+            probes,
+            self.integration,
+            towards="data",
+            field_axes=field.axes,
+        )
 
 
 def _probes(key: PRNGKeyArray, trace: Trace, z: Float[Array, "n d"]) -> Array:

@@ -25,6 +25,14 @@ class Bound(NamedTuple):
     evaluations: Int[Array, ""]
 
 
+class Encoded(NamedTuple):
+    """Draws of each row's Gaussian, their log-densities, and the posterior's numbers of each."""
+
+    z: Float[Array, "n l"]
+    log_q: Float[Array, " n"]
+    own: Float[Array, "n q"]
+
+
 class VariationalAutoencoder(eqx.Module):
     """The model above on p binary pixels."""
 
@@ -47,13 +55,19 @@ class VariationalAutoencoder(eqx.Module):
     def bound(self, x: Float[Array, "n p"], key: PRNGKeyArray, *, trace: Trace = "exact") -> Bound:
         """The bound of binary rows."""
         draw_key, trace_key = jax.random.split(key)
-        encoded = jax.vmap(self.encoder)(x)
-        mean, log_deviation, own = jnp.split(encoded, [self.latent, 2 * self.latent], axis=1)
-        noise = jax.random.normal(draw_key, mean.shape)
-        moved = self.posterior(mean + jnp.exp(log_deviation) * noise, own, trace_key, trace)
-        log_q = (norm.logpdf(noise) - log_deviation).sum(axis=1) - moved.log_det
+        start = self.encode(x, draw_key)
+        moved = self.posterior(start.z, start.own, trace_key, trace)
+        log_q = start.log_q - moved.log_det
         logits = jax.vmap(self.decoder)(moved.z)
         # log sigmoid(l) for ones and log sigmoid(-l) for zeros.
         log_likelihood = jax.nn.log_sigmoid((2 * x - 1) * logits).sum(axis=1)
         value = log_likelihood + norm.logpdf(moved.z).sum(axis=1) - log_q
         return Bound(value, moved.evaluations)
+
+    def encode(self, x: Float[Array, "n p"], key: PRNGKeyArray) -> Encoded:
+        """One draw of the Gaussian for each of the binary rows, before the posterior moves it."""
+        encoded = jax.vmap(self.encoder)(x)
+        mean, log_deviation, own = jnp.split(encoded, [self.latent, 2 * self.latent], axis=1)
+        noise = jax.random.normal(key, mean.shape)
+        log_q = (norm.logpdf(noise) - log_deviation).sum(axis=1)
+        return Encoded(mean + jnp.exp(log_deviation) * noise, log_q, own)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
+from tiltflow.models.energy_flow import EnergyFlow, check_invertible
 from tiltflow.training.flow_losses import FlowLoss, MaximumLikelihood
 
 ROWS_AT_ONCE = 8192
@@ -50,7 +51,9 @@ class Minimise:
         return flow.log_prob(x).mean()
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Name the first row at which the flow's log-density is not finite."""
+        """Name a layer that is singular, or the first row whose log-density is not finite."""
+        if isinstance(flow, EnergyFlow):
+            check_invertible(flow)
         check_finite(np.asarray(_log_prob(flow, x), float), "the log-density")
 
 

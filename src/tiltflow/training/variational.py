@@ -18,7 +18,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
 from tiltflow.models.batch_likelihood import Trace
-from tiltflow.models.variational_autoencoder import Bound, VariationalAutoencoder
+from tiltflow.models.failed_solves import check_posterior
+from tiltflow.models.posteriors import ContinuousPosterior
+from tiltflow.models.variational_autoencoder import Bound, Encoded, VariationalAutoencoder
 from tiltflow.training.flow_objective import check_finite
 
 SCORE_SEED = 0
@@ -52,8 +54,17 @@ class VariationalBound:
         return bound_of_grey(flow, x, jax.random.key(SCORE_SEED)).value.mean()
 
     def diagnose(self, flow: Any, x: Float[Array, "n d"]) -> None:
-        """Name the first row whose bound is not finite."""
-        check_finite(bound_of_rows(flow, np.asarray(x))[0], "the bound")
+        """Name the solve that failed, or else the first row whose bound is not finite."""
+        values, _ = bound_of_rows(flow, np.asarray(x))
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad) and isinstance(flow.posterior, ContinuousPosterior):
+            # The rows of one solve fail together.
+            i = int(bad[0]) // ROWS_AT_ONCE
+            part = x[i * ROWS_AT_ONCE : (i + 1) * ROWS_AT_ONCE]
+            start = _encode(flow, part, jax.random.fold_in(jax.random.key(SCORE_SEED), i))
+            if bool(jnp.isfinite(start.z).all() & jnp.isfinite(start.own).all()):
+                check_posterior(flow.posterior, start.z, start.own)
+        check_finite(values, "the bound")
 
 
 def binary(key: PRNGKeyArray, grey: Float[Array, "n d"]) -> Float[Array, "n d"]:
@@ -84,3 +95,9 @@ def bound_of_rows(
 
 
 _bound_of_grey = eqx.filter_jit(bound_of_grey)
+
+
+@eqx.filter_jit
+def _encode(model: VariationalAutoencoder, grey: Float[Array, "n d"], key: PRNGKeyArray) -> Encoded:
+    pixel_key, bound_key = jax.random.split(key)
+    return model.encode(binary(pixel_key, grey), jax.random.split(bound_key)[0])
