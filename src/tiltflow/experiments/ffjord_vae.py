@@ -8,7 +8,7 @@ are drawn from grey levels anew in every step, for held-out and test images once
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from tiltflow.data.public_tables import FOLDER
 from tiltflow.experiments.cells import Cell, Line, run_cells
 from tiltflow.experiments.clock import clock
 from tiltflow.experiments.failures import failures
+from tiltflow.models.integration import Integration
 from tiltflow.models.posteriors import (
     ContinuousPosterior,
     GaussianPosterior,
@@ -38,6 +39,7 @@ from tiltflow.training.variational import VariationalBound, bound_of_rows
 
 EXPERIMENT = "ffjord-vae"
 LATENT = 32
+WIDTH = 300
 GUESSED_SECONDS = {"gaussian": 120.0, "planar": 180.0, "ffjord": 700.0}
 PUBLISHED = {"gaussian": "86.55 ± 0.06", "planar": "86.06 ± 0.31", "ffjord": "82.82 ± 0.01"}
 """Negative bounds of MNIST, nats: Grathwohl et al. (2019), read in a digest of the paper."""
@@ -86,7 +88,7 @@ def reproduce_ffjord_vae(
             f"latent {LATENT}",
             run_seed,
             "steps",
-            (tiltflow.__version__, budget),
+            (tiltflow.__version__, budget, LATENT, WIDTH, POSTERIORS[name]),
             GUESSED_SECONDS[name] * budget.steps / Budget().steps + 30,
             lambda cell, lines: run(cell.method, budget, *images(), seed=cell.seed),
         )
@@ -116,9 +118,8 @@ def load_mnist(
     folder: Path, budget: Budget
 ) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "v p"], Float[np.ndarray, "t p"]]:
     """Grey levels in [0, 1] to train on, to hold out (the last training images), and to test."""
-    train, test = (
-        read_idx(folder / file).reshape(-1, 28 * 28).astype(np.float32) / 255 for file in FILES
-    )
+    found = [read_idx(folder / file) for file in FILES]
+    train, test = (each.reshape(len(each), -1).astype(np.float32) / 255 for each in found)
     return train[: budget.train], train[-budget.held_out :], test[: budget.test]
 
 
@@ -133,7 +134,7 @@ def run(
 ) -> dict[str, Any]:
     """Train one posterior and judge it."""
     model_key, fit_key = jax.random.split(jax.random.key(seed))
-    model = _new_model(POSTERIORS[name], train.shape[1], model_key)
+    model = _new_model(POSTERIORS[name], train.shape[1], LATENT, WIDTH, model_key)
     started = clock()
     reports: list[dict[str, Any]] = []
     fit = fit_flow(
@@ -202,28 +203,30 @@ def summary(lines: Sequence[Line], budget: Budget) -> str:
     )
 
 
-def _gaussian(key: PRNGKeyArray) -> Posterior:
+def gaussian(latent: int, *, key: PRNGKeyArray) -> Posterior:
+    """No flow."""
     return GaussianPosterior()
 
 
-def _planar(key: PRNGKeyArray) -> Posterior:
-    return PlanarPosterior(LATENT)
+def planar(latent: int, *, key: PRNGKeyArray, maps: int) -> Posterior:
+    """Planar maps, all of them a point's own."""
+    return PlanarPosterior(latent, maps)
 
 
-def _ffjord(key: PRNGKeyArray) -> Posterior:
-    return ContinuousPosterior(LATENT, key=key)
-
-
-POSTERIORS: dict[str, Callable[[PRNGKeyArray], Posterior]] = {
-    "gaussian": _gaussian,
-    "planar": _planar,
-    "ffjord": _ffjord,
+POSTERIORS: dict[str, Callable[..., Posterior]] = {
+    "gaussian": gaussian,
+    "planar": partial(planar, maps=8),
+    "ffjord": partial(
+        ContinuousPosterior, flows=2, widths=(64, 64), rank=20, integration=Integration()
+    ),
 }
+"""With all of their settings, which belong to a cell's fingerprint."""
 
 
 @eqx.filter_jit
 def _new_model(
-    make: Callable[[PRNGKeyArray], Posterior], pixels: int, key: PRNGKeyArray
+    make: Callable[..., Posterior], pixels: int, latent: int, width: int, key: PRNGKeyArray
 ) -> VariationalAutoencoder:
     posterior_key, key = jax.random.split(key)
-    return VariationalAutoencoder(pixels, LATENT, make(posterior_key), key=key)
+    posterior = make(latent, key=posterior_key)
+    return VariationalAutoencoder(pixels, latent, posterior, width=width, key=key)
