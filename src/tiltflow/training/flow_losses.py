@@ -78,6 +78,8 @@ class SampledMaximumLikelihood:
 class ScoreMatching:
     """`scale` times the loss of a score-matching objective, and `low_energy` times the mean energy.
 
+    `low_energy` is weighed against the loss as this library writes it: denoising here is sigma^2
+    times the published loss, so that the published lambda is lambda sigma^2 here.
     A fit clips gradients at norm one: of data of width s, a loss of derivatives is some d / s^2,
     and wants `scale` s^2, or most of what its rare large terms say is lost to the clipping.
     """
