@@ -125,6 +125,8 @@ def test_a_small_run_of_images_is_kept(tmp_path, image_folder, monkeypatch, caps
         assert "no step was skipped" in printed
     cell = read_cells(out)[0]
     assert 7.5 < cell["figures"]["bits_per_dimension"] < 10
+    assert cell["setting"] == "noise 1 of logits / 0.5" and "at the last step" in printed
+    assert cell["figures"]["last_held_out_nll"] >= cell["figures"]["held_out_nll"]
     assert cell["figures"]["milliseconds"] > 0
     pictures = ebflow_pictures.read_pictures(out, cell)
     assert all(each.shape == (ebflow_pictures.SHOWN, 4, 4) for each in pictures)
