@@ -4,16 +4,22 @@ They look at conventions: arguments, attributes, copies, the kinds of tables. Tr
 a stand-in here, a Gaussian; `pytest --real-training tests/test_estimator_checks.py` trains.
 """
 
+import copy
+import json
+import pickle
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas
 import pytest
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import tiltflow
 from tiltflow import BalancedEBM, estimator
 from tiltflow.evaluation.log_normalizer import LogNormalizer
 from tiltflow.evaluation.verdict import Verdict
@@ -101,3 +107,41 @@ def test_a_search_finds_the_better_preprocessing_and_a_pipeline_scores():
     pipeline = make_pipeline(StandardScaler(), search.best_estimator_).fit(X)
     assert pipeline.score_samples(X).shape == (300,)
     assert set(pipeline.predict(X)) == {-1, 1}
+
+
+NUMPYS = {
+    "max_steps": np.int64(100),
+    "chains": np.int32(32),
+    "energy_width": np.int64(4),
+    "energy_depth": np.int64(1),
+    "local_steps": np.uint8(1),
+    "learning_rate": np.float32(1e-3),
+    "validation_fraction": np.float32(0.25),
+    "contamination": np.float64(0.1),
+    "base": np.str_("gaussian"),
+    "preprocessing": np.str_("standardise"),
+    "random_state": np.int64(0),
+}
+
+
+@pytest.mark.parametrize("names", [np.array(["a"]), pandas.Index(["a"]), ("a",), ["a"]], ids=type)
+def test_arguments_of_numpy_are_saved_pickled_and_copied(tmp_path, names):
+    """As searches over arrays set them."""
+    generator = np.random.default_rng(0)
+    X = pandas.DataFrame({"a": generator.integers(3, size=60), "b": generator.normal(size=60)})
+    model = BalancedEBM().set_params(**NUMPYS, categorical_features=names).fit(X)
+    scores = model.score_samples(X)
+    model.save(tmp_path)
+    parameters = json.loads((tmp_path / "config.json").read_text())["parameters"]
+    assert parameters["categorical_features"] == ["a"] and parameters["chains"] == 32
+    assert parameters["learning_rate"] == pytest.approx(1e-3)
+    copies = tiltflow.load(tmp_path), copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    for each in copies:
+        np.testing.assert_array_equal(each.score_samples(X), scores)
+
+
+@pytest.mark.parametrize("names", ["a", 3, np.array("a"), iter("ab")], ids=type)
+def test_names_of_columns_are_a_list(names):
+    model = BalancedEBM().set_params(categorical_features=names)
+    with pytest.raises(ValueError, match=r"categorical_features: .*; give a list of names"):
+        model.fit(np.random.default_rng(0).normal(size=(60, 2)))

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import on_grids, to_container, to_numbers, to_rows
 from tiltflow.data.settings import check_positive
 from tiltflow.data.streams import Stream
-from tiltflow.estimator_arguments import check_arguments
+from tiltflow.estimator_arguments import check_arguments, plain_arguments
 from tiltflow.estimator_files import describe, restore
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.mode_weights import ModeWeights
@@ -84,8 +84,9 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         energy_depth: hidden layers of the energy; None takes 3.
         learning_rate: peak rate of the energy; None for a default that follows the base.
         validation_fraction: share of the rows that is held out to choose and to stop.
-        categorical_features: names of columns that are categories whatever they hold; those of
-            text, and of a frame's own categorical kind, are so without being named.
+        categorical_features: names of columns that are categories whatever they hold, in a list,
+            an array or an index; those of text, and of a frame's own categorical kind, are so
+            without being named.
         contamination: share of the rows of the fit that `predict` shall call outliers.
         random_state: a seed; the same seed on the same machine gives the same bits.
 
@@ -127,7 +128,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         energy_depth: int | None = None,
         learning_rate: float | None = None,
         validation_fraction: float = 0.15,
-        categorical_features: Sequence[str] | None = None,
+        categorical_features: Collection[str] | None = None,
         contamination: float = 0.05,
         random_state: Any = None,
     ):
@@ -177,7 +178,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         make_room_for_programs()
         seed = self._seed()
         with contextlib.ExitStack() as stack:
-            rows = take_rows(stack, X, sample_weight, self.get_params(), seed, checkpoints)
+            rows = take_rows(stack, X, sample_weight, plain_arguments(self), seed, checkpoints)
             self._fit(rows, seed, on_report, checkpoints)
         return self
 
@@ -188,12 +189,13 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         on_report: Callable[[dict[str, Any]], None] | None,
         checkpoints: Checkpoints | None,
     ) -> None:
+        arguments = plain_arguments(self)
         self.schema_ = rows.schema
         self._set_columns()
         base_key, train_key = jax.random.split(jax.random.key(seed))
         training, held_out = rows.training, rows.held_out
         self.preprocessing_, self._bijection = choose_preprocessing(
-            self.preprocessing,
+            arguments["preprocessing"],
             training,
             held_out,
             list(self.schema_.columns),
@@ -204,7 +206,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         x_held_out, log_det = to_model_units(self._bijection, held_out)
         start = choose_base(
             base_key,
-            self.base,
+            arguments["base"],
             x,
             x_held_out,
             seed=seed % 2**31,
@@ -212,12 +214,12 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
             stage=stage_of(checkpoints, "base"),
         )
         schedule = default_schedule(start.kind)
-        if self.max_steps is not None:
-            schedule = replace(schedule, steps=self.max_steps)
-        if self.learning_rate is not None:
-            schedule = replace(schedule, learning_rate=self.learning_rate)
-        self.local_steps_ = self.local_steps or default_local_steps(start.kind)
-        sizes = choose_sizes(rows.rows, **sizes_of(self.get_params()))
+        if arguments["max_steps"] is not None:
+            schedule = replace(schedule, steps=arguments["max_steps"])
+        if arguments["learning_rate"] is not None:
+            schedule = replace(schedule, learning_rate=arguments["learning_rate"])
+        self.local_steps_ = arguments["local_steps"] or default_local_steps(start.kind)
+        sizes = choose_sizes(rows.rows, **sizes_of(arguments))
         self._set_sizes(sizes)
         density = fit_density(
             train_key,
@@ -286,7 +288,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
     ) -> Float[np.ndarray, " n"]:
         """A figure of each row of a table, large ones in batches."""
         check_is_fitted(self)
-        X = load_table(X, sizes_of(self.get_params()))
+        X = load_table(X, sizes_of(plain_arguments(self)))
         if isinstance(X, Stream):
             return np.concatenate([figure(rows) for rows in numbers_in_batches(self.schema_, X)])
         return figure(to_numbers(self.schema_, X))

@@ -1,7 +1,10 @@
-"""The arguments of the estimator, checked before anything is computed."""
+"""The arguments of the estimator, checked before anything is computed, and as JSON has them."""
 
+from collections.abc import Collection
 from numbers import Integral, Real
 from typing import Any, get_args
+
+import numpy as np
 
 from tiltflow.data.errors import InputError
 from tiltflow.training.bases import BaseKind
@@ -35,14 +38,31 @@ def check_arguments(estimator: Any) -> None:
         _check_kind(name, found, Real)
         if not 0 < found < 1:
             raise InputError(f"{name}: {found!r} is not between 0 and 1")
-    if isinstance(estimator.categorical_features, str):
-        raise InputError(
-            f"categorical_features: {estimator.categorical_features!r} is one text; "
-            "give a list of names of columns"
-        )
+    _check_names("categorical_features", estimator.categorical_features)
+
+
+def plain_arguments(estimator: Any) -> dict[str, Any]:
+    """The checked arguments by name: NumPy's numbers as Python's own, names as a list of text.
+
+    Searches over arrays give numbers of NumPy, which are neither in JSON nor of Python's types.
+    """
+    given = estimator.get_params(deep=False)
+    numbers = {name: it.item() for name, it in given.items() if isinstance(it, np.generic)}
+    names = given["categorical_features"]
+    listed = None if names is None else [str(name) for name in names]
+    return {**given, **numbers, "categorical_features": listed}
 
 
 def _check_kind(name: str, found: Any, kind: type) -> None:
     if isinstance(found, bool) or not isinstance(found, kind):
         words = "a whole number" if kind is Integral else "a number"
         raise InputError(f"{name}: found {found!r}; give {words}")
+
+
+def _check_names(name: str, found: Any) -> None:
+    if found is None:
+        return
+    if isinstance(found, str):
+        raise InputError(f"{name}: {found!r} is one text; give a list of names of columns")
+    if not isinstance(found, Collection) or getattr(found, "ndim", 1) != 1:
+        raise InputError(f"{name}: found {found!r}; give a list of names of columns")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tiltflow.data.column_types import read_type
 from tiltflow.data.schema import Schema
+from tiltflow.estimator_arguments import plain_arguments
 from tiltflow.estimator_config import FIGURES, check_config, stored_sizes
 from tiltflow.evaluation.verdict import read_verdict
 from tiltflow.frozen import FrozenModel
@@ -26,7 +27,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     frozen: FrozenModel = estimator._frozen
     base, flow, verdict = frozen.model.base, frozen.flow, estimator.verdict_
     config = {
-        "parameters": {**estimator.get_params(), "random_state": None},
+        "parameters": {**plain_arguments(estimator), "random_state": None},
         "columns": list(estimator.schema_.columns),
         "levels": {name: list(levels) for name, levels in estimator.schema_.levels.items()},
         "types": {name: each._asdict() for name, each in estimator.schema_.types.items()},
