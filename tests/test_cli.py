@@ -49,6 +49,8 @@ class FakeEstimator:
             on_report({"stage": "energy", "step": 4, "held_out_log_likelihood": -1.25})
         if self.parameters["base"] == "runaway":
             raise RuntimeError("training ran away:\nenergy gap 1e9")
+        if self.parameters["base"] == "faulty":
+            raise KeyError("levels")
         if self.parameters["base"] == "blown up":
             self.verdict_ = Verdict("failed", ("Only 0.1% count.",), {"importance_ess": 0.001})
         if self.parameters["base"] == "tied":
@@ -184,7 +186,8 @@ def test_fit_refuses_bad_arguments(tmp_path, capsys, table):
     fit = ["fit", table, "--label-column", "kind", "--out"]
     check_refusal(capsys, ["fit", table, "--out", out, "--label-column", "x"], "'x'", "a, b, kind")
     check_refusal(capsys, [*fit, out, "--base", "nonsense"], "nonsense")
-    check_refusal(capsys, [*fit, out, "--seed", "-1"], "--seed", "-1")
+    for seed in ("-1", "5000000000"):
+        check_refusal(capsys, [*fit, out, "--seed", seed], "--seed", seed, "0 to 4294967295")
     check_refusal(capsys, [*fit, table], str(table), "is a file")
     check_refusal(capsys, [*fit, table / "run"], "choose another place")
     assert list(tmp_path.iterdir()) == [table]
@@ -245,6 +248,12 @@ def test_failed_and_interrupted_work_has_its_exit_code(tmp_path, capsys, table):
     assert json.loads(lines[-1]) == {"stage": "failed", "reason": message}
     arguments = [*fit, "--out", tmp_path / "stopped", "--base", "interrupted"]
     check_refusal(capsys, arguments, "interrupted", code=130)
+
+
+def test_what_nothing_foresaw_is_told_with_its_place(tmp_path, capsys, table):
+    arguments = ["fit", table, "--label-column", "kind", "--quiet", "--base", "faulty", "--out"]
+    parts = ("KeyError in cli.py, line ", "'levels'", "report it", "developers")
+    check_refusal(capsys, [*arguments, tmp_path / "run"], *parts, code=70)
 
 
 def test_fit_says_what_it_finds_in_the_folder(tmp_path, capsys, table, run_folder):

@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tiltflow
 from tiltflow import BalancedEBM, estimator
+from tiltflow.data.errors import InputError
 from tiltflow.evaluation.log_normalizer import LogNormalizer
 from tiltflow.evaluation.verdict import Verdict
 from tiltflow.models.energies import MLPEnergy
@@ -145,3 +146,19 @@ def test_names_of_columns_are_a_list(names):
     model = BalancedEBM().set_params(categorical_features=names)
     with pytest.raises(ValueError, match=r"categorical_features: .*; give a list of names"):
         model.fit(np.random.default_rng(0).normal(size=(60, 2)))
+
+
+@pytest.mark.parametrize("seed", [-1, 5_000_000_000, "1", 0.5])
+def test_seeds_that_are_none_are_named(seed):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(InputError, match=r"random_state: found .*; give a whole number from 0 to"):
+        BalancedEBM(random_state=seed).fit(X)
+
+
+def test_keys_that_are_no_seeds_are_named():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = BalancedEBM(base="gaussian", preprocessing="standardise", random_state=0, **SMALL)
+    model.fit(X)
+    for draw in (model.sample, lambda key: model.impute(X, key=key), model.log_normalizer_bounds):
+        with pytest.raises(InputError, match="key: found -1; give a whole number from 0 to"):
+            draw(key=-1)

@@ -1,13 +1,14 @@
 """The shell door: each command is a dataclass whose fields are its options.
 
-Exit codes: 0 done; 1 the work failed; 2 the input or the arguments were wrong; 130 and 143 stopped
-by SIGINT and SIGTERM.
+Exit codes: 0 done; 1 the work failed; 2 the input or the arguments were wrong; 70 a fault of
+tiltflow itself; 130 and 143 stopped by SIGINT and SIGTERM.
 A failure is one line on stderr. Nothing heavy is imported before a command runs.
 """
 
 import json
 import math
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ import tyro
 from tiltflow.cli_experiments import Bench, Demo, Reproduce
 from tiltflow.cli_options import Data, OutFile, Quiet, Run, Seed, names_in
 from tiltflow.data.errors import InputError
+from tiltflow.data.settings import check_seed
 from tiltflow.training.stopping import Stopped
 
 
@@ -311,8 +313,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             description="Learn a probability density from a table and say how far to trust it.",
             args=argv,
         )
-        if command.seed < 0:
-            raise InputError(f"--seed: {command.seed} is negative; give 0 or more")
+        check_seed("--seed", command.seed)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _say(message)
             command.run()
@@ -326,7 +327,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted; what was written so far is left in place", 130)
     except (RuntimeError, OSError, MemoryError) as error:
         return _fail(error, 1)
+    except Exception as error:
+        return _fail(_fault(error), 70)
     return 0
+
+
+def _fault(error: Exception) -> str:
+    """What to say of an exception that nothing foresaw: enough for a report of it."""
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(Path(__file__).parent)
+    ]
+    return (
+        f"{type(error).__name__} in {Path(own[-1].filename).name}, line {own[-1].lineno}: {error}; "
+        "this is a fault of tiltflow: report it to its developers, with this line and the command"
+    )
 
 
 def _fail(error: Exception | str, code: int) -> int:

@@ -21,7 +21,7 @@ from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import on_grids, to_container, to_numbers, to_rows
-from tiltflow.data.settings import check_positive
+from tiltflow.data.settings import MOST_SEED, check_positive, check_seed
 from tiltflow.data.streams import Stream
 from tiltflow.estimator_arguments import check_arguments, plain_arguments
 from tiltflow.estimator_files import describe, restore
@@ -88,7 +88,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
             an array or an index; those of text, and of a frame's own categorical kind, are so
             without being named.
         contamination: share of the rows of the fit that `predict` shall call outliers.
-        random_state: a seed; the same seed on the same machine gives the same bits.
+        random_state: a seed, from 0 to 4294967295; the same seed on the same machine gives the
+            same bits. None, or a generator as scikit-learn takes it, gives others every time.
 
     Attributes:
         log_normalizer_: log Z of the tilt relative to the base, nats.
@@ -323,7 +324,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         `random_state`'s.
 
         Raises:
-            InputError: n is not positive, or more than the machine has memory for.
+            InputError: n is not positive, or more than the machine has memory for; `key` is no
+                whole number from 0 to 4294967295.
         """
         rows = on_grids(self.schema_, self._sample_numbers(n, key))
         return to_container(self.schema_, rows, self._container())
@@ -333,7 +335,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
         check_memory_of_draws(n, self.n_features_in_)
-        seed = self._seed() if key is None else key
+        seed = self._seed(key)
         chains = min(1024, 1 << (n - 1).bit_length())
         draws = []
         for batch in range(-(-n // chains)):
@@ -351,7 +353,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         `random_state`'s.
 
         Raises:
-            InputError: text or infinite cells, or other columns than those of the fit.
+            InputError: text or infinite cells, or other columns than those of the fit; `key` as
+                for `sample`.
         """
         rows = self._numbers_given(X, 1, key)[:, 0]
         return to_container(self.schema_, rows, self._container(), index_of(X))
@@ -376,7 +379,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
             raise InputError(f"n: {n} samples asked for; ask for one or more")
         rows = to_numbers(self.schema_, load_table(X, {}, whole=True), missing=True)
         check_memory_of_draws(n * len(rows), rows.shape[1])
-        seed = self._seed() if key is None else key
+        seed = self._seed(key)
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
         filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
         refused = (filled.global_acceptance_rate < LEAST_ACCEPTANCE) & np.isnan(rows).any(axis=1)
@@ -414,9 +417,11 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
 
         By annealed paths between the flow and the model (Neal 2001; Grosse, Ghahramani and Adams
         2015); the upper one holds as far as the model's chains are draws of it. `key` is a seed.
+
+        Raises `InputError` where `key` is no whole number from 0 to 4294967295.
         """
         check_is_fitted(self)
-        return bounds_of(jax.random.key(key), self._frozen, self._call_witnesses())
+        return bounds_of(jax.random.key(self._seed(key)), self._frozen, self._call_witnesses())
 
     def report(
         self, path: str | Path, label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None
@@ -443,8 +448,19 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         config, arrays = describe(self)
         write_model(Path(path), config, arrays)
 
-    def _seed(self) -> int:
-        return int(check_random_state(self.random_state).randint(2**31))
+    def _seed(self, key: int | None = None) -> int:
+        """The key, or where there is none a draw from `random_state`."""
+        if key is not None:
+            check_seed("key", key)
+            return int(key)
+        try:
+            state = check_random_state(self.random_state)
+        except ValueError:
+            raise InputError(
+                f"random_state: found {self.random_state!r}; give a whole number from 0 to "
+                f"{MOST_SEED}, a numpy.random.RandomState, or None"
+            ) from None
+        return int(state.randint(2**31))
 
     def _set_sizes(self, sizes: Sizes) -> None:
         self.chains_, self.energy_width_, self.energy_depth_ = sizes

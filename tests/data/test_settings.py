@@ -1,9 +1,10 @@
 """Settings that are numbers: what is refused, and by what name."""
 
+import numpy as np
 import pytest
 
 from tiltflow.data.errors import InputError
-from tiltflow.data.settings import check_positive, check_share
+from tiltflow.data.settings import MOST_SEED, check_positive, check_seed, check_share
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.0, float("nan"), float("inf")])
@@ -18,6 +19,14 @@ def test_what_is_no_share_is_refused_by_name(value):
         check_share(ends=0.0, whole=1, kept=value)
 
 
+@pytest.mark.parametrize("value", [-1, 2**32, 1.0, True, "1", None])
+def test_what_is_no_seed_is_refused_by_name(value):
+    with pytest.raises(InputError, match=r"^--seed: found .*; give a whole number from 0 to 4294"):
+        check_seed("--seed", value)
+
+
 def test_others_pass():
+    check_seed("key", 0)
+    check_seed("key", np.int64(MOST_SEED))
     check_positive(least=5e-324, chains=1)
     check_share(none=0, all=1.0)

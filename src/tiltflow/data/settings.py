@@ -1,8 +1,13 @@
 """Checks of settings that are numbers, made where they are given."""
 
 import math
+from numbers import Integral
+from typing import Any
 
 from tiltflow.data.errors import InputError
+
+MOST_SEED = 2**32 - 1
+"""What NumPy's and scikit-learn's generators take at most."""
 
 
 def check_positive(**settings: int | float) -> None:
@@ -17,3 +22,10 @@ def check_share(**settings: int | float) -> None:
     for name, value in settings.items():
         if not 0 <= value <= 1:
             raise InputError(f"{name}: found {value}; give a number from 0 to 1")
+
+
+def check_seed(name: str, value: Any) -> None:
+    """Refuse what is no seed, a whole number from 0 to `MOST_SEED`: `InputError`."""
+    no_whole_number = isinstance(value, bool) or not isinstance(value, Integral)
+    if no_whole_number or not 0 <= int(value) <= MOST_SEED:
+        raise InputError(f"{name}: found {value!r}; give a whole number from 0 to {MOST_SEED}")
