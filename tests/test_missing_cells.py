@@ -1,10 +1,13 @@
 """Missing cells: drawn given the others, with the right share of the modes that are left."""
 
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 import pytest
 
-from tiltflow import BalancedEBM
+import tiltflow
+from tiltflow import BalancedEBM, missing_cells
 from tiltflow import estimator as module
 from tiltflow.data.errors import InputError
 
@@ -79,6 +82,37 @@ def test_rows_whose_chains_hardly_move_are_told(fitted, monkeypatch):
     holes[1, 2] = np.nan
     with pytest.warns(UserWarning, match="row 2 is one of 1 rows where hardly any global move"):
         estimator.impute(holes, key=0)
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return tiltflow.load(Path(__file__).parent / "stored_models" / "format_3_flow")
+
+
+def test_whole_rows_run_no_chains_and_change_nothing(stored, monkeypatch):
+    """One batch for five rows of 600; what is drawn for them is that of their places."""
+    run, sizes = missing_cells._fill_some, []
+
+    def counted(keys, *arguments):
+        sizes.append(len(keys))
+        return run(keys, *arguments)
+
+    monkeypatch.setattr(missing_cells, "_fill_some", counted)
+    whole = stored.sample(600, key=1)
+    np.testing.assert_array_equal(stored.impute(whole, key=0), whole)
+    assert sizes == []
+    few, more = whole.copy(), whole.copy()
+    few[100::100, 1] = more[50::50, 1] = np.nan
+    filled = stored.impute(few, key=0)
+    assert sizes == [5] and np.isfinite(filled).all()
+    np.testing.assert_array_equal(filled[np.isfinite(few)], whole[np.isfinite(few)])
+    np.testing.assert_allclose(stored.impute(more, key=0)[100::100], filled[100::100], rtol=1e-4)
+
+
+def test_a_table_of_no_rows_is_refused(stored):
+    for draw in (stored.impute, stored.sample_given):
+        with pytest.raises(InputError, match="X: found no rows; give rows with missing cells"):
+            draw(np.empty((0, 2)))
 
 
 @pytest.mark.parametrize(

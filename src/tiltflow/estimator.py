@@ -378,11 +378,13 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
         rows = to_numbers(self.schema_, load_table(X, {}, whole=True), missing=True)
+        if not len(rows):
+            raise InputError("X: found no rows; give rows with missing cells")
         check_memory_of_draws(n * len(rows), rows.shape[1])
         seed = self._seed(key)
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
         filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
-        refused = (filled.global_acceptance_rate < LEAST_ACCEPTANCE) & np.isnan(rows).any(axis=1)
+        refused = filled.global_acceptance_rate < LEAST_ACCEPTANCE
         if refused.any():
             warnings.warn(
                 f"X: row {int(refused.argmax()) + 1} is one of {int(refused.sum())} rows where "

@@ -28,7 +28,7 @@ LEAST_ACCEPTANCE = 0.02
 
 
 class Filled(NamedTuple):
-    """`rows` in the user's units, and for each row how often a proposal was taken."""
+    """`rows` in the user's units, and for each how often a proposal was taken, nan if whole."""
 
     rows: Float[np.ndarray, "n draws d"]
     global_acceptance_rate: Float[np.ndarray, " n"]
@@ -52,29 +52,38 @@ def fill(
     *,
     draws: int,
 ) -> Filled:
-    """`draws` of every row with its nan cells drawn given the others, which stay as they are."""
-    n, d = rows.shape
-    apart, matrix = columns_apart(bijection, d)
+    """`draws` of every row with its nan cells drawn given the others, which stay as they are.
+
+    Whole rows cost nothing, and what is drawn for a row depends on its place in the table and not
+    on which others are whole.
+    """
+    known = np.isfinite(rows)
+    (places,) = np.nonzero(~known.all(axis=1))
+    filled, rates = np.repeat(rows[:, None], draws, axis=1), np.full(len(rows), np.nan)
+    if not len(places):
+        return Filled(filled, rates)
+    apart, matrix = columns_apart(bijection, rows.shape[1])
     mixture_key, run_key = jax.random.split(key)
     mixture = _mixture_of(mixture_key, frozen, matrix)
-    known = np.isfinite(rows)
     # A stand-in inside of the data: its coordinate is not looked at.
-    centre = to_user_units(apart, np.zeros((1, d)))
-    c, _ = to_model_units(apart, np.where(known, rows, centre))
+    centre = to_user_units(apart, np.zeros((1, rows.shape[1])))
+    c, _ = to_model_units(apart, np.where(known, rows, centre)[places])
     density = _Apart(frozen.model, jnp.asarray(matrix))
-    at_once = min(ROWS_AT_ONCE, n)
-    keys = jax.random.split(run_key, n)
-    filled, rates = np.empty((n, draws, d)), np.empty(n)
-    for start in range(0, n, at_once):
+    keys = jax.random.split(run_key, len(rows))[places]
+    at_once = min(ROWS_AT_ONCE, len(places))
+    for start in range(0, len(places), at_once):
         # The last part overlaps the one before: one compilation serves all.
-        part = slice(min(start, n - at_once), min(start, n - at_once) + at_once)
+        first = min(start, len(places) - at_once)
+        part = slice(first, first + at_once)
+        given = known[places[part]]
         found = _fill_some(
-            keys[part], density, mixture, jnp.asarray(c[part]), jnp.asarray(known[part]), draws
+            keys[part], density, mixture, jnp.asarray(c[part]), jnp.asarray(given), draws
         )
-        filled[part] = np.asarray(found.position, float)
-        rates[part] = np.asarray(found.global_acceptance_rate)
-    in_units = to_user_units(apart, filled.reshape(n * draws, d)).reshape(n, draws, d)
-    return Filled(np.where(known[:, None], rows[:, None], in_units), rates)
+        drawn = np.asarray(found.position, float)
+        drawn = to_user_units(apart, drawn.reshape(-1, drawn.shape[-1])).reshape(drawn.shape)
+        filled[places[part]] = np.where(given[:, None], filled[places[part]], drawn)
+        rates[places[part]] = np.asarray(found.global_acceptance_rate)
+    return Filled(filled, rates)
 
 
 @eqx.filter_jit
