@@ -304,6 +304,22 @@ def test_sample_refuses_bad_arguments(tmp_path, capsys, run_folder):
     assert not list(tmp_path.glob("o.*"))
 
 
+def test_sample_refuses_text_in_a_file_of_numbers_before_it_draws(
+    tmp_path, capsys, run_folder, monkeypatch
+):
+    def load(path):
+        estimator = fake_load(path)
+        levels = {"b": ("red", "blue")}
+        estimator.schema_ = estimator.schema_._replace(levels=levels)
+        monkeypatch.delattr(FakeEstimator, "sample")
+        return estimator
+
+    monkeypatch.setattr(sys.modules["tiltflow.estimator"], "load", load)
+    out = tmp_path / "draws.npy"
+    arguments = ["sample", run_folder, "--num-samples", 5, "--out", out]
+    check_refusal(capsys, arguments, "draws.npy", "'b' is text", ".parquet")
+
+
 @pytest.mark.parametrize("command", [["sample", "--num-samples", "5"], ["score", "new.csv"]])
 def test_a_file_that_is_there_is_not_overwritten(
     tmp_path, capsys, run_folder, monkeypatch, command

@@ -10,7 +10,7 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -156,6 +156,7 @@ class Sample:
         from tiltflow.estimator import load
 
         estimator = load(self.run_folder).set_output(transform="polars")
+        _refuse_text(self.out, estimator.schema_.levels)
         draws = estimator.sample(self.num_samples, key=self.seed)
         columns = {name: draws[name].to_numpy() for name in estimator.feature_names_in_}
         found = {
@@ -354,6 +355,18 @@ def _say(what: Warning | Exception | str) -> None:
     """One line on stderr."""
     message = " ".join(str(what).split()) or type(what).__name__
     print(f"tiltflow: {message}", file=sys.stderr)
+
+
+def _refuse_text(out: Path, levels: Mapping[str, Sequence[Any]]) -> None:
+    """Raise `InputError` where draws of these levels are text, and `out` is a file of numbers."""
+    from tiltflow.data.tables import ARRAYS, EXTENSIONS, extension
+
+    for name, each in levels.items():
+        if extension(out) in ARRAYS and any(isinstance(level, str) for level in each):
+            raise InputError(
+                f"{out}: column '{name}' is text, and {extension(out)} files hold numbers alone; "
+                f"use one of {', '.join(kind for kind in EXTENSIONS if kind not in ARRAYS)}"
+            )
 
 
 def _cell(value: Any) -> str:
