@@ -360,6 +360,14 @@ def test_score_takes_a_table_without_names_by_place(tmp_path, capsys, run_folder
     assert "x0, x1 taken in that order for a, b" in said.err
 
 
+def test_a_mean_that_is_infinite_has_no_error(tmp_path, capsys, run_folder, monkeypatch):
+    scores = np.array([-np.inf, -1.0])
+    monkeypatch.setattr(FakeEstimator, "score_samples", lambda self, X: scores)
+    log_prob, said = score(tmp_path, run_folder, capsys, "a,b\n1,0\n0,0\n")
+    np.testing.assert_array_equal(log_prob, scores)
+    assert "mean log_prob -inf nats over 2 rows" in said.out
+
+
 def test_score_refuses_bad_input(tmp_path, capsys, run_folder):
     new, out = tmp_path / "new.csv", tmp_path / "scores.csv"
     arguments = ["score", run_folder, new, "--out", out]

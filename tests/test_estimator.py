@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -131,6 +132,27 @@ def test_samples_carry_the_weights_of_the_density(fitted, data):
     mass = np.exp(estimator.score_samples(points))
     expected = mass[points[:, 0] > middle].sum() / mass.sum()
     assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / 2000)
+
+
+def test_rows_too_far_out_for_float32_have_no_density(monkeypatch):
+    """Of a flow as base, where the energy's activations overflow before the base's square does."""
+    stored = tiltflow.load(Path(__file__).parent / "stored_models" / "format_3_flow")
+    rows = np.array([[1e300, 0.0], [0.0, -1e30], [1e18, 1e18], [0.0, 0.0]])
+    scores = stored.score_samples(rows)
+    assert (scores[:2] == -np.inf).all() and scores[2] < -1e20 and np.isfinite(scores[3])
+    assert stored.score(rows) == -np.inf
+    assert (stored.decision_function(rows)[:2] == -np.inf).all()
+    assert stored.predict(rows).tolist() == [-1, -1, -1, 1]
+    stored._kept_rows = 1e-10 * stored._kept_rows
+    assert stored.smoothed_log_density(rows)[0] == -np.inf
+    stored._kept_rows = rows
+    stored.set_offset()
+    assert np.isfinite(stored.offset_)
+    # Nearer to the data nothing is hidden.
+    monkeypatch.setattr(
+        tiltflow.estimator, "batched_log_density", lambda _, z: np.full(len(z), np.nan)
+    )
+    assert np.isnan(stored.score_samples(rows)).tolist() == [False, False, False, True]
 
 
 def test_same_key_same_samples(fitted):

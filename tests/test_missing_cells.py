@@ -109,6 +109,12 @@ def test_whole_rows_run_no_chains_and_change_nothing(stored, monkeypatch):
     np.testing.assert_allclose(stored.impute(more, key=0)[100::100], filled[100::100], rtol=1e-4)
 
 
+def test_a_cell_that_is_too_far_out_leaves_no_nan_and_is_told(stored):
+    with pytest.warns(UserWarning, match="row 1 is one of 1 rows where hardly any global move"):
+        filled = stored.impute(np.array([[1e300, np.nan], [0.0, np.nan]]), key=0)
+    assert np.isfinite(filled).all() and filled[0, 0] == 1e300
+
+
 def test_a_table_of_no_rows_is_refused(stored):
     for draw in (stored.impute, stored.sample_given):
         with pytest.raises(InputError, match="X: found no rows; give rows with missing cells"):

@@ -205,7 +205,8 @@ class Score:
         log_prob = np.asarray(estimator.score_samples(points), np.float64)
         write_table(self.out, {"log_prob": log_prob})
         mean, rows = log_prob.mean(), len(log_prob)
-        error = f" ± {log_prob.std(ddof=1) / math.sqrt(rows):.4f}" if rows > 1 else ""
+        known = rows > 1 and math.isfinite(mean)
+        error = f" ± {log_prob.std(ddof=1) / math.sqrt(rows):.4f}" if known else ""
         print(f"mean log_prob {mean:.4f}{error} nats over {rows} rows")
         print(f"written to {self.out}")
 

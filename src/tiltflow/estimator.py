@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from tiltflow.data.categories import decode
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError, reason
-from tiltflow.data.preprocessing import to_model_units, to_user_units
+from tiltflow.data.preprocessing import FAR, to_model_units, to_user_units
 from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import on_grids, to_container, to_numbers, to_rows
 from tiltflow.data.settings import MOST_SEED, check_positive, check_seed
@@ -246,8 +246,10 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         self._judge()
         scores = self._normalised(x_held_out, log_det)
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
+        with np.errstate(invalid="ignore"):  # where a row has -inf there is no deviation
+            spread = scores.std()
         self.held_out_log_likelihood_stderr_ = float(
-            np.hypot(scores.std() / np.sqrt(rows.independent_held_out), self.log_normalizer_stderr_)
+            np.hypot(spread / np.sqrt(rows.independent_held_out), self.log_normalizer_stderr_)
         )
         self.set_offset()
         if self.stopped_:
@@ -260,7 +262,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
     def score_samples(self, X: Any) -> Float[np.ndarray, " n"]:
         """Normalised log-density of each row of X, (n, d) -> (n,), nats, user's units.
 
-        What is too large to be held in memory more than once is scored in batches.
+        What is too large to be held in memory more than once is scored in batches. Rows so far
+        out that no number is small enough have -inf.
 
         Raises:
             InputError: other columns than those of the fit, missing or infinite cells, text.
@@ -484,8 +487,13 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
     def _normalised(
         self, z: Float[np.ndarray, "n d"], log_det: Float[np.ndarray, " n"]
     ) -> Float[np.ndarray, " n"]:
-        log_density = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(z)))
-        return log_density - self.log_normalizer_ + log_det
+        """The log-density of points in model units; -inf so far out that float32 overflows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            log_density = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(z)))
+            log_prob = log_density - self.log_normalizer_ + log_det
+            # Nearer to the data a nan is a fault of the model, and shall be seen.
+            is_near = np.abs(z).max(axis=1) <= FAR
+        return np.where(is_near | (log_prob < np.inf), log_prob, -np.inf)
 
     def _set_columns(self) -> None:
         """What scikit-learn and the user want to see of the schema."""
@@ -497,7 +505,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
     def set_offset(self) -> None:
         """Set `offset_` anew, after `contamination` was changed."""
         check_is_fitted(self, "_kept_rows")
-        scores = self._log_prob(self._kept_rows)
+        # Between a number and -inf there is no quantile.
+        scores = np.maximum(self._log_prob(self._kept_rows), np.finfo(float).min)
         self.offset_ = float(np.quantile(scores, self.contamination))
 
     def __getstate__(self) -> dict[str, Any]:

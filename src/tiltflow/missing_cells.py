@@ -14,7 +14,7 @@ import numpy as np
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
-from tiltflow.data.preprocessing import columns_apart, to_model_units, to_user_units
+from tiltflow.data.preprocessing import FAR, columns_apart, to_model_units, to_user_units
 from tiltflow.frozen import FrozenModel, draw_rows
 from tiltflow.models.gaussian_mixture import GaussianMixture, best_mixture
 from tiltflow.models.tilted import TiltedEBM
@@ -68,6 +68,8 @@ def fill(
     # A stand-in inside of the data: its coordinate is not looked at.
     centre = to_user_units(apart, np.zeros((1, rows.shape[1])))
     c, _ = to_model_units(apart, np.where(known, rows, centre)[places])
+    # Further out no point has a density, and chains would go nowhere but to nan.
+    c = np.clip(c, -FAR, FAR)
     density = _Apart(frozen.model, jnp.asarray(matrix))
     keys = jax.random.split(run_key, len(rows))[places]
     at_once = min(ROWS_AT_ONCE, len(places))

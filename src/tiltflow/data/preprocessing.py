@@ -37,6 +37,8 @@ LEAST_GAIN = 0.01
 LEAST_EIGENVALUE = 1e-10
 # Rows that go through a bijection at once.
 CHUNK = 65_536
+FAR = 1e9
+"""Standard deviations from the mean beyond which float32 may have no number for a density."""
 
 
 def fit_preprocessing(

@@ -38,6 +38,8 @@ def smoothed_log_density(
     scaled = draws / width
     found = np.empty(len(x))
     for i in range(0, len(x), BATCH):
-        squares = cdist(x[i : i + BATCH] / width, scaled, "sqeuclidean")
+        with np.errstate(over="ignore"):  # as far as that the density is 0
+            points = x[i : i + BATCH] / width
+        squares = cdist(points, scaled, "sqeuclidean")
         found[i : i + BATCH] = logsumexp(-0.5 * squares, axis=1)
     return found - constant
