@@ -5,7 +5,9 @@ import jax
 import numpy as np
 import pytest
 
+from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import columns_apart, to_model_units, to_user_units
+from tiltflow.training import preprocess
 from tiltflow.training.preprocess import (
     PREPROCESSINGS,
     choose_preprocessing,
@@ -45,6 +47,39 @@ def test_with_few_rows_a_bend_must_win_clearly():
     rows = np.random.default_rng(12).normal(size=(140, 3))
     columns = ["a", "b", "c"]
     chosen, _ = choose_preprocessing("auto", rows[:120], rows[120:], columns, seed=0)
+    assert chosen == "standardise"
+
+
+def _mostly_zero(places):
+    """200 rows, of which three have another value than 0 in the first column."""
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    rows[:, 0] = 0
+    rows[list(places), 0] = 1.5, 2.5, 4.0
+    return rows
+
+
+SPARSE = [tuple(np.random.default_rng(seed).choice(200, 3, False)) for seed in range(3)]
+
+
+# In one fold, whose absence leaves none; all held out; anywhere.
+@pytest.mark.parametrize("places", [(0, 5, 10), (197, 198, 199), *SPARSE])
+def test_a_column_with_few_other_values_is_never_refused(monkeypatch, places):
+    monkeypatch.setattr(preprocess, "_flow_scores", lambda it, x, held_out, *_: np.zeros(30))
+    rows = _mostly_zero(places)
+    x, held_out = rows[:170], rows[170:]
+    for name in ("auto", "standardise"):
+        _, bijection = choose_preprocessing(name, x, held_out, ["a", "b"], seed=0)
+        z, log_det = to_model_units(bijection, rows)
+        assert np.isfinite(z).all() and np.isfinite(log_det).all()
+    with pytest.raises(InputError, match="column 'a' has standard deviation 0"):
+        choose_preprocessing("standardise", 0 * x, 0 * held_out, ["a", "b"], seed=0)
+
+
+def test_where_no_split_can_judge_columns_are_standardised(monkeypatch):
+    monkeypatch.setattr(preprocess, "_flow_scores", lambda it, x, held_out, *_: np.zeros(600))
+    rows = _mostly_zero((197, 198, 199))
+    many = np.tile(rows[170:], (20, 1))
+    chosen, _ = choose_preprocessing("auto", rows[:170], many, ["a", "b"], seed=0)
     assert chosen == "standardise"
 
 

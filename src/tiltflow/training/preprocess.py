@@ -40,7 +40,8 @@ def choose_preprocessing(
     """Fit the preprocessing called `name`, or for `"auto"` the best of `PREPROCESSINGS`.
 
     Raises:
-        InputError: a column is constant, or whitening was asked for and the table is singular.
+        InputError: a column is constant in all rows of both; whitening was asked for and the
+            table is singular.
     """
 
     def choose() -> tuple[AbstractBijection, dict[str, Any]]:
@@ -61,31 +62,40 @@ def _choose(
     seed: int,
     stage: Stage,
 ) -> tuple[str, AbstractBijection]:
+    # All rows but a few may have the same value in a column, and all of these may be held out.
+    rows = x if _all_vary(x) else np.concatenate([x, held_out])
     if name != "auto":
-        return name, fit_steps(name, x, columns)
-    fitted = {kind: fit_steps(kind, x, columns) for kind in ("standardise", "gaussianise")}
-    splits = validation_splits(x, held_out)
-    marginal = simplest_within_error(
-        {
-            kind: np.concatenate(
-                [
-                    # With one split its training rows are `x`, fitted already.
-                    _mixture_scores(it if a is x else fit_steps(kind, a), a, b, seed)
-                    for a, b in splits
-                ]
-            )
-            for kind, it in fitted.items()
-        }
-    )
+        return name, fit_steps(name, rows, columns)
+    fitted = {kind: fit_steps(kind, rows, columns) for kind in ("standardise", "gaussianise")}
+    splits = [split for split in validation_splits(x, held_out) if _all_vary(split[0])]
+    marginal = "standardise"
+    if splits:
+        marginal = simplest_within_error(
+            {
+                kind: np.concatenate(
+                    [
+                        # With one split its training rows are `x`, fitted already.
+                        _mixture_scores(it if a is x else fit_steps(kind, a), a, b, seed)
+                        for a, b in splits
+                    ]
+                )
+                for kind, it in fitted.items()
+            }
+        )
     fitted = {marginal: fitted[marginal]}
     whitened = "whiten" if marginal == "standardise" else f"{marginal}+whiten"
     # A table that cannot be whitened can still be standardised.
     with contextlib.suppress(InputError):
-        fitted[whitened] = fit_steps(whitened, x, columns)
+        fitted[whitened] = fit_steps(whitened, rows, columns)
     best = simplest_within_error(
         {kind: _flow_scores(it, x, held_out, seed, stage.part(kind)) for kind, it in fitted.items()}
     )
     return best, fitted[best]
+
+
+def _all_vary(x: Float[np.ndarray, "n d"]) -> bool:
+    """Whether no column has one value in all rows."""
+    return bool((x.min(axis=0) < x.max(axis=0)).all())
 
 
 def _mixture_scores(
