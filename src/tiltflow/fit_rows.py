@@ -23,7 +23,7 @@ from tiltflow.data.scanning import Scanned, encoded, scan
 from tiltflow.data.schema import Schema, describe_columns, find_schema, warn_of_ties
 from tiltflow.data.shuffled import ShuffledRows, shuffle
 from tiltflow.data.streams import Stream
-from tiltflow.data.weighting import check_weights, effective_rows, split_rows
+from tiltflow.data.weighting import check_weights, count_held_out, effective_rows, split_rows
 from tiltflow.loading import load_table, sizes_of
 from tiltflow.memory import CHUNK_ROWS, MOST_CELLS, SAMPLE_ROWS, check_memory
 from tiltflow.training.checkpoints import Checkpoints
@@ -68,7 +68,8 @@ def take_rows(
     on the disk does so until `stack` is closed: with the checkpoints, if there are any.
 
     Raises:
-        InputError: as `find_schema`, `check_weights`, `check_memory`, `shuffle` and `identify`.
+        InputError: as `find_schema`, `check_weights`, `count_held_out`, `check_memory`, `shuffle`
+            and `identify`.
     """
     generator = np.random.default_rng(seed)
     categorical, sizes = parameters["categorical_features"], sizes_of(parameters)
@@ -87,14 +88,16 @@ def take_rows(
         schema, rows = find_schema(X, categorical)
         weights = None if sample_weight is None else check_weights(sample_weight, len(rows))
         check_memory(*rows.shape, **sizes)
+        taken = _all_rows(generator, schema, rows, weights, held_out_share)
         begin(schema.levels, schema.columns, rows, weights)
         warn_of_ties(rows, schema)
-        return _all_rows(generator, schema, rows, weights, held_out_share)
+        return taken
     if sample_weight is not None:
         raise InputError("sample_weight: rows that are streamed have no weights; give an array")
     columns = X.stream.columns
     held = _most(SAMPLE_ROWS, len(columns)) + _most(HELD_OUT_ROWS, len(columns)) + CHUNK_ROWS
     check_memory(held, len(columns), **sizes)
+    count_held_out(X.rows, held_out_share)  # refused before the checkpoints are begun
     begin(X.levels, columns, X.digest)
     folder = checkpoints.folder if checkpoints else None
     on_disk = shuffle(generator, encoded(X.stream, X.levels), X.rows, len(columns), folder)
@@ -132,7 +135,7 @@ def _sampled_rows(
     held_out_share: float,
     seed: int,
 ) -> FitRows:
-    first = min(_most(HELD_OUT_ROWS, rows.width), max(1, round(held_out_share * rows.rows)))
+    first = min(_most(HELD_OUT_ROWS, rows.width), count_held_out(rows.rows, held_out_share))
     sample = rows.read(0, min(rows.rows, first + _most(SAMPLE_ROWS, rows.width)))
     schema = describe_columns(sample, scanned.stream.columns, scanned.levels, scanned.stream.types)
     warn_of_ties(sample, schema)

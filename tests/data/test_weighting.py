@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from tiltflow.data.errors import InputError
-from tiltflow.data.weighting import check_weights, effective_rows, resample, split_rows
+from tiltflow.data.weighting import (
+    check_weights,
+    count_held_out,
+    effective_rows,
+    resample,
+    split_rows,
+)
 
 
 def test_rows_are_repeated_by_their_weights():
@@ -35,6 +41,20 @@ def test_no_row_is_held_out_and_trained_on():
 def test_without_weights_every_row_is_there_once():
     held_out, training = split_rows(np.random.default_rng(0), 10, 0.25, None)
     assert sorted([*held_out, *training]) == list(range(10)) and len(held_out) == 2
+
+
+@pytest.mark.parametrize(("rows", "share", "left"), [(2, 0.15, 1), (10, 0.96, 0), (1, 0.5, 0)])
+def test_two_rows_are_left_to_train_on(rows, share, left):
+    words = f"validation_fraction: {share} of {rows} rows .* leaves {left} to train on.*add rows"
+    with pytest.raises(InputError, match=words):
+        split_rows(np.random.default_rng(0), rows, share, None)
+    with pytest.raises(InputError, match=words):
+        split_rows(np.random.default_rng(0), 99, share, np.r_[np.ones(rows), np.zeros(99 - rows)])
+
+
+def test_at_least_one_row_is_held_out():
+    assert count_held_out(3, 0.01) == 1
+    assert count_held_out(10, 0.8) == 8
 
 
 def test_effective_rows():

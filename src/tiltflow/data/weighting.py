@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from tiltflow.data.errors import InputError
 
+FEWEST_TRAINING = 2
 LEAST_ROWS = 50_000
 MOST_COPIES = 8
 """Small tables are repeated, so that weights are rounded to an eighth of their mean."""
@@ -54,15 +55,35 @@ def split_rows(
     """Which of the `rows` are held out, that share of them, and which are trained on.
 
     Each in random order, and with weights repeated as they say; no row is in both.
+
+    Raises:
+        InputError: as `count_held_out`.
     """
     order = generator.permutation(rows if weights is None else np.flatnonzero(weights))
-    first, second = np.split(order, [max(1, round(held_out * len(order)))])
+    first, second = np.split(order, [count_held_out(len(order), held_out)])
     if weights is None:
         return first, second
     return (
         resample(generator, first, weights[first]),
         resample(generator, second, weights[second]),
     )
+
+
+def count_held_out(rows: int, share: float) -> int:
+    """How many of so many `rows` are held out: that share of them, and at least one.
+
+    Raises:
+        InputError: fewer than two are left to train on.
+    """
+    held_out = max(1, round(share * rows))
+    left = rows - held_out
+    if left < FEWEST_TRAINING:
+        raise InputError(
+            f"validation_fraction: {share:g} of {rows} rows holds out {held_out} and leaves {left} "
+            f"to train on, where a fit needs at least {FEWEST_TRAINING}; add rows, or hold out "
+            "fewer"
+        )
+    return held_out
 
 
 def resample(
