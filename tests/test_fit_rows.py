@@ -89,6 +89,15 @@ def test_a_small_or_weighted_table_is_taken_whole(take):
         take(scan(load_table(X, SIZES), None), np.ones(600))
 
 
+def test_a_file_is_blamed_by_its_name(tmp_path, take):
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n1,2\n3,\n5,6\n")
+    for file in (path, str(path)):
+        with pytest.raises(InputError) as refusal:
+            take(file)
+        assert str(refusal.value).startswith(f"{path}: row 2, column 'b' is nan")
+
+
 def test_what_is_read_in_batches(tmp_path, monkeypatch):
     X = table(300)
     frame = polars.DataFrame(X, schema=["a", "b"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tiltflow
+from tiltflow.data.errors import InputError
 from tiltflow.models.files import FORMAT_VERSION
 from tiltflow.models.flow_files import load_flow, save_flow
 
@@ -69,6 +70,15 @@ def test_types_of_columns_are_stored():
     assert list(map(str, frame.dtypes)) == [
         "Float32", "Enum(categories=['oak', 'elm', 'pine'])"
     ]  # fmt: skip
+
+
+def test_a_file_to_score_is_blamed_by_its_name(tmp_path):
+    estimator = tiltflow.load(HERE / "stored_models" / "format_3_flow")
+    path = tmp_path / "new.csv"
+    path.write_text("x0,x1\n3,red\n")
+    for method in (estimator.score_samples, estimator.impute):
+        with pytest.raises(InputError, match=r"^\S*new\.csv: row 1, column 'x1' holds 'red'"):
+            method(str(path))
 
 
 @pytest.mark.parametrize("folder", FLOWS, ids=lambda folder: folder.name)

@@ -43,7 +43,7 @@ from tiltflow.frozen import (
     judge_fit,
     weigh_modes,
 )
-from tiltflow.loading import load_table, sizes_of
+from tiltflow.loading import load_table, sizes_of, source_of
 from tiltflow.memory import check_memory_of_draws
 from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
 from tiltflow.models.files import read_model, write_model
@@ -292,10 +292,11 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
     ) -> Float[np.ndarray, " n"]:
         """A figure of each row of a table, large ones in batches."""
         check_is_fitted(self)
+        source = source_of(X)
         X = load_table(X, sizes_of(plain_arguments(self)))
         if isinstance(X, Stream):
             return np.concatenate([figure(rows) for rows in numbers_in_batches(self.schema_, X)])
-        return figure(to_numbers(self.schema_, X))
+        return figure(to_numbers(self.schema_, X, source))
 
     def score(self, X: Any, y: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Mean log-density of the rows of X, (n, d), nats, user's units; y is ignored.
@@ -380,9 +381,10 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
-        rows = to_numbers(self.schema_, load_table(X, {}, whole=True), missing=True)
+        source = source_of(X)
+        rows = to_numbers(self.schema_, load_table(X, {}, whole=True), source, missing=True)
         if not len(rows):
-            raise InputError("X: found no rows; give rows with missing cells")
+            raise InputError(f"{source}: found no rows; give rows with missing cells")
         check_memory_of_draws(n * len(rows), rows.shape[1])
         seed = self._seed(key)
         spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
@@ -390,9 +392,9 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         refused = filled.global_acceptance_rate < LEAST_ACCEPTANCE
         if refused.any():
             warnings.warn(
-                f"X: row {int(refused.argmax()) + 1} is one of {int(refused.sum())} rows where "
-                "hardly any global move was accepted: what was drawn there may not have the right "
-                "share of every mode (is the row like those of the fit?)",
+                f"{source}: row {int(refused.argmax()) + 1} is one of {int(refused.sum())} rows "
+                "where hardly any global move was accepted: what was drawn there may not have the "
+                "right share of every mode (is the row like those of the fit?)",
                 stacklevel=3,
             )
         draws = on_grids(self.schema_, filled.rows)

@@ -24,7 +24,7 @@ from tiltflow.data.schema import Schema, describe_columns, find_schema, warn_of_
 from tiltflow.data.shuffled import ShuffledRows, shuffle
 from tiltflow.data.streams import Stream
 from tiltflow.data.weighting import check_weights, count_held_out, effective_rows, split_rows
-from tiltflow.loading import load_table, sizes_of
+from tiltflow.loading import load_table, sizes_of, source_of
 from tiltflow.memory import CHUNK_ROWS, MOST_CELLS, SAMPLE_ROWS, check_memory
 from tiltflow.training.checkpoints import Checkpoints
 from tiltflow.training.identity import identify
@@ -80,12 +80,13 @@ def take_rows(
             named = {name: list(map(str, each)) for name, each in levels.items()}
             checkpoints.begin(identify({**parameters, "levels": named}, list(columns), *data))
 
+    source = source_of(X)
     if not isinstance(X, Scanned):
         X = load_table(X, sizes, whole=sample_weight is not None)
     if isinstance(X, Stream):
         X = scan(X, categorical)
     if not isinstance(X, Scanned):
-        schema, rows = find_schema(X, categorical)
+        schema, rows = find_schema(X, categorical, source)
         weights = None if sample_weight is None else check_weights(sample_weight, len(rows))
         check_memory(*rows.shape, **sizes)
         taken = _all_rows(generator, schema, rows, weights, held_out_share)

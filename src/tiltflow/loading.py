@@ -41,6 +41,11 @@ def load_table(
     return X
 
 
+def source_of(X: Any) -> str:
+    """What a message calls X: a file by its path, all else "X"."""
+    return str(X) if isinstance(X, str | Path) else "X"
+
+
 def _from_arrow(X: Any) -> pl.DataFrame:
     try:
         return pl.DataFrame(X)
