@@ -14,7 +14,7 @@ from tiltflow.data.errors import InputError
 from tiltflow.data.machine import Machine
 from tiltflow.data.scanning import scan
 from tiltflow.data.streams import Stream
-from tiltflow.fit_rows import take_rows
+from tiltflow.fit_rows import numbered_rows, take_rows
 from tiltflow.loading import load_table
 
 SIZES = {"chains": 64, "energy_width": 16, "energy_depth": 1}
@@ -87,6 +87,20 @@ def test_a_small_or_weighted_table_is_taken_whole(take):
     assert len(rows.held_out) + len(rows.training) == 8 * 600
     with pytest.raises(InputError, match="streamed have no weights"):
         take(scan(load_table(X, SIZES), None), np.ones(600))
+
+
+def test_rows_are_numbered_by_their_places_in_the_table(take, monkeypatch):
+    monkeypatch.setattr(tiltflow.fit_rows, "SAMPLE_ROWS", 200)
+    X = table(200)
+    rows, numbers = numbered_rows(take(X, np.r_[0.0, np.ones(99), np.full(100, 5.0)]))
+    assert sorted(numbers) == list(range(1, 200))
+    np.testing.assert_array_equal(rows, X[numbers])
+    monkeypatch.setattr(tiltflow.fit_rows, "SAMPLE_ROWS", 30)
+    rows, numbers = numbered_rows(take(X))
+    assert len(set(numbers)) == 30 and numbers.max() > 100
+    np.testing.assert_array_equal(rows, X[numbers])
+    large = take(table(600))
+    assert numbered_rows(large) == (large.kept, None)
 
 
 def test_a_file_is_blamed_by_its_name(tmp_path, take):

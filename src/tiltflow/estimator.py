@@ -29,9 +29,11 @@ from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.smoothed import smoothed_log_density
 from tiltflow.evaluation.witnesses import Witnesses
+from tiltflow.extreme_rows import find_extremes
 from tiltflow.fit_rows import (
     KEPT_ROWS,
     FitRows,
+    numbered_rows,
     stretch_in_model_units,
     take_rows,
 )
@@ -252,6 +254,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
             np.hypot(spread / np.sqrt(rows.independent_held_out), self.log_normalizer_stderr_)
         )
         self.set_offset()
+        self._extremes = find_extremes(self._log_prob, *numbered_rows(rows), KEPT_ROWS)
         if self.stopped_:
             warnings.warn(
                 f"training ran away and stopped at its last good state: {self.stopped_}",

@@ -13,6 +13,7 @@ from tiltflow.data.schema import Schema
 from tiltflow.estimator_arguments import plain_arguments
 from tiltflow.estimator_config import FIGURES, check_config, stored_sizes
 from tiltflow.evaluation.verdict import read_verdict
+from tiltflow.extreme_rows import extreme_arrays, read_extremes
 from tiltflow.frozen import FrozenModel
 from tiltflow.models.energies import MLPEnergy
 from tiltflow.models.files import fill_tree, tree_arrays
@@ -52,6 +53,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "origin": estimator.schema_.origin,
         "rows": estimator._kept_rows,
         "step_size": np.asarray(frozen.step_size),
+        **extreme_arrays(estimator._extremes),
     }
     modules = {
         "preprocessing": estimator._bijection,
@@ -99,6 +101,7 @@ def restore(
     estimator.schema_ = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"], types)
     estimator._set_columns()
     estimator._kept_rows = arrays["rows"]
+    estimator._extremes = read_extremes(arrays, dimension, source)
 
     def fill(name: str, tree: Any) -> Any:
         return fill_tree(name, tree, arrays, source)

@@ -13,14 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flowjax.bijections import AbstractBijection
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from tiltflow.data.categories import Levels
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units
 from tiltflow.data.scanning import Scanned, encoded, scan
-from tiltflow.data.schema import Schema, describe_columns, find_schema, warn_of_ties
+from tiltflow.data.schema import (
+    Schema,
+    describe_columns,
+    find_schema,
+    on_grids,
+    warn_of_ties,
+)
 from tiltflow.data.shuffled import ShuffledRows, shuffle
 from tiltflow.data.streams import Stream
 from tiltflow.data.weighting import check_weights, count_held_out, effective_rows, split_rows
@@ -52,6 +58,9 @@ class FitRows(NamedTuple):
     """How many rows of equal weight have the same error: of those held out, of the training's."""
     stretch: Stretch | None
     """Of a large table; None of a small one, of which all training rows are here."""
+    numbers: Int[np.ndarray, " k"] | None
+    """Places in the table of the rows held out and then of those of the training, from 0; None of a
+    large table, whose rows are shuffled on the disk."""
 
 
 def take_rows(
@@ -113,6 +122,24 @@ def stretch_in_model_units(rows: FitRows, bijection: AbstractBijection) -> Stret
     return lambda first, count: to_model_units(bijection, stretch(first, count))[0]
 
 
+def numbered_rows(
+    rows: FitRows,
+) -> tuple[Float[np.ndarray, "k d"], Int[np.ndarray, " k"] | None]:
+    """Rows as they were given, each once, with their places in the table, from 0, where known.
+
+    Of a small table all, or `SAMPLE_ROWS` of them at random; of a large one those that are kept.
+    """
+    if rows.numbers is None:
+        return rows.kept, None
+    _, first = np.unique(rows.numbers, return_index=True)
+    first = np.sort(first)[:SAMPLE_ROWS]
+    of_held_out = first < len(rows.held_out)
+    spread = np.concatenate(
+        [rows.held_out[first[of_held_out]], rows.training[first[~of_held_out] - len(rows.held_out)]]
+    )
+    return on_grids(rows.schema, spread), rows.numbers[first]
+
+
 def _all_rows(
     generator: np.random.Generator,
     schema: Schema,
@@ -126,7 +153,7 @@ def _all_rows(
     held_out, training = np.split(spread, [len(of_held_out)])
     kept = rows[order[:KEPT_ROWS]]
     independent = effective_rows(of_held_out), effective_rows(of_training)
-    return FitRows(schema, len(rows), held_out, training, kept, *independent, None)
+    return FitRows(schema, len(rows), held_out, training, kept, *independent, None, order)
 
 
 def _sampled_rows(
@@ -156,7 +183,7 @@ def _sampled_rows(
     kept = sample[:KEPT_ROWS]
     # The sample bounds how well weights are known, whatever the energy saw besides.
     independent = float(len(held_out)), float(len(training))
-    return FitRows(schema, rows.rows, held_out, training, kept, *independent, stretch)
+    return FitRows(schema, rows.rows, held_out, training, kept, *independent, stretch, None)
 
 
 def _most(rows: int, width: int) -> int:

@@ -14,6 +14,7 @@ import pytest
 from tiltflow.data.schema import Schema
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.verdict import judge
+from tiltflow.extreme_rows import ExtremeRows
 from tiltflow.report.fit_evidence import FitEvidence, LogZEstimate
 from tiltflow.report.fit_report import write_fit_report
 
@@ -211,7 +212,9 @@ def made_up_fit():
     ones = np.ones(4)
     evidence = FitEvidence(
         rows=rows,
-        row_log_prob=generator.standard_normal(200),
+        extremes=ExtremeRows(
+            rows[:10], np.sort(generator.standard_normal(10))[::-1], np.arange(90, 100), 200
+        ),
         samples=generator.standard_normal((300, 4)),
         draws=draws,
         draw_log_prob=-(draws**2).sum(axis=2),

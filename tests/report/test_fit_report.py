@@ -43,11 +43,21 @@ def test_the_report_is_small_and_holds_every_part(report):
 def test_the_likeliest_rows_come_first_and_the_least_likely_last(made_up_fit, report):
     text = report.read_text(encoding="utf-8")
     table = text[text.index("<td>most likely</td>") :]
-    scores = sorted(made_up_fit[1].row_log_prob)
-    shown = [f"{score:.4f}".replace("-", "−") for score in (scores[-1], scores[-2], scores[0])]
+    scores = made_up_fit[1].extremes.log_prob
+    shown = [f"{score:.4f}".replace("-", "−") for score in scores[[0, 1, -1]]]
     first, second, last = (table.index(f">{score}<") for score in shown)
     assert first < second < table.index("least likely") < table.rindex("least likely") < last
+    assert table.count("<td>most likely</td>") == table.count("<td>least likely</td>") == 5
+    assert re.findall(r"likely</td><td[^>]*>(\d+)<", table) == [str(n) for n in range(91, 101)]
     assert "<td>python, fit</td><td>3.11.0</td>" in text and "<td>python, report</td>" in text
+
+
+def test_rows_of_a_model_without_their_numbers_are_shown_too(made_up_fit, tmp_path):
+    estimator, evidence = made_up_fit
+    untold = evidence._replace(extremes=evidence.extremes._replace(numbers=None))
+    text = _report(tmp_path / "r.html", estimator, untold)
+    assert "Of 200 different rows of the table that are kept with the model" in text
+    assert "numbered from 1" not in text and "<td>least likely</td>" in text
 
 
 def test_levels_are_named(report):
@@ -73,7 +83,7 @@ def test_a_fit_that_failed_is_reported_too(made_up_fit, tmp_path):
         weights="No modes were found: X.",
         draws=evidence.draws * float("nan"),
         draw_log_prob=evidence.draw_log_prob * float("nan"),
-        row_log_prob=evidence.row_log_prob * float("nan"),
+        extremes=evidence.extremes._replace(log_prob=np.full(10, np.nan)),
         rhat=evidence.rhat * float("inf"),
         log_z=(evidence.log_z[0]._replace(value=float("-inf"), stderr=float("inf")),),
     )
@@ -89,6 +99,7 @@ def test_one_column_labels_and_rollbacks(made_up_fit, tmp_path):
     weights = evidence.weights._replace(labels=np.array(["b", "<a>"]), centers=None)
     one = evidence._replace(
         rows=evidence.rows[:, :1],
+        extremes=evidence.extremes._replace(rows=evidence.extremes.rows[:, :1]),
         samples=evidence.samples[:, :1],
         draws=evidence.draws[:, :, :1],
         rhat=evidence.rhat[:1],

@@ -17,6 +17,7 @@ from tiltflow.evaluation.bridge import bridge_sampling
 from tiltflow.evaluation.diagnostics import diagnose_chains
 from tiltflow.evaluation.log_normalizer import importance_sampling
 from tiltflow.evaluation.mode_weights import ModeWeights
+from tiltflow.extreme_rows import ExtremeRows, find_extremes
 from tiltflow.frozen import WITNESS_SEED, bounds_of, weigh_modes
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class FitEvidence(NamedTuple):
     """
 
     rows: Float[np.ndarray, "n d"]
-    row_log_prob: Float[np.ndarray, " n"]
+    extremes: ExtremeRows
     samples: Float[np.ndarray, "m d"]
     draws: Float[np.ndarray, "sweeps chains d"]
     draw_log_prob: Float[np.ndarray, "sweeps chains"]
@@ -73,7 +74,7 @@ def gather(
     rows = estimator._kept_rows
     return FitEvidence(
         rows=rows,
-        row_log_prob=estimator._log_prob(rows),
+        extremes=estimator._extremes or find_extremes(estimator._log_prob, rows, None, len(rows)),
         samples=samples,
         draws=draws,
         draw_log_prob=draw_log_prob - estimator.log_normalizer_,

@@ -36,7 +36,6 @@ FIGURES = {
     "log_z_stderr": "standard error of log Z, nats",
 }
 SHOWN_CHAIN_COLUMNS = 3
-SHOWN_ROWS = 5
 SHOWN_CELLS = 12
 SHOWN_WEIGHTS = 20
 STARTS = ("started at rows of the table", "started at draws of the flow")
@@ -272,25 +271,29 @@ def _log_z(evidence: FitEvidence) -> Section:
 
 def _rows(estimator: "BalancedEBM", evidence: FitEvidence, columns: list[str]) -> Section:
     shown = columns[:SHOWN_CELLS]
-    scores = evidence.row_log_prob
-    order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
-    count = min(SHOWN_ROWS, len(order) // 2)
-    picked = [("most likely", k) for k in order[:count]]
-    picked += [("least likely", k) for k in order[len(order) - count :]]
-    found = to_rows(estimator.schema_, evidence.rows)[:, : len(shown)]
-    rows = [
-        [said, _signed(scores[k]), *(_digits(value, 9) for value in found[k])] for said, k in picked
-    ]
+    extremes = evidence.extremes
+    numbers = extremes.numbers
+    found = to_rows(estimator.schema_, extremes.rows)[:, : len(shown)]
+    rows = []
+    for k, (score, cells) in enumerate(zip(extremes.log_prob, found)):
+        said = "most likely" if 2 * k < len(found) else "least likely"
+        number = [] if numbers is None else [str(numbers[k] + 1)]
+        rows.append([said, *number, _signed(score), *(_digits(value, 9) for value in cells)])
+    of_table = "table that are kept with the model" if numbers is None else "table"
     text = (
-        f"Of the {len(scores)} rows of the table that are kept with the model, those of highest "
-        "and of lowest log-density, nats, in the units of the table. Rows far down are the first "
-        "to look at: mistakes in the table, or what the density does not know."
+        f"Of {extremes.scored} different rows of the {of_table}, those of highest and of lowest "
+        "log-density, nats, in the units of the table. Rows far down are the first to look at: "
+        "mistakes in the table, or what the density does not know."
     )
+    if numbers is not None:
+        text += (
+            " Rows are numbered from 1, a line of names not counted; of equal rows the first is "
+            "shown."
+        )
     if len(shown) < len(columns):
         text += f" The first {len(shown)} of {len(columns)} columns are shown."
-    return Section(
-        "Most and least likely rows", text=text, table=(["row", "log-density", *shown], rows)
-    )
+    heads = ["which", *([] if numbers is None else ["row"]), "log-density", *shown]
+    return Section("Most and least likely rows", text=text, table=(heads, rows))
 
 
 def _configuration(estimator: "BalancedEBM") -> Section:
