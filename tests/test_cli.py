@@ -27,7 +27,8 @@ COMMANDS = ["demo", "fit", "sample", "score", "weights", "report", "watch", "rep
 class FakeEstimator:
     """A density that takes what the real one takes, and writes what it was given."""
 
-    base_ = "gaussian"
+    base_, preprocessing_ = "gaussian", "whiten"
+    n_iter_, max_steps_ = 350, 400
     energy_depth_, energy_width_, chains_, local_steps_ = 3, 64, 256, 10
     held_out_log_likelihood_ = -1.25
     held_out_log_likelihood_stderr_ = 0.5
@@ -213,6 +214,8 @@ def test_fit_writes_the_run_and_a_summary(tmp_path, capsys, table):
     assert metrics[1]["log_z"] is None
     captured = capsys.readouterr()
     for part in (
+        "whiten",
+        "step 350 kept, of at most 400",
         "3 layers of 64, 256 chains, 10 local steps",
         "40",
         "2: a, b",

@@ -162,3 +162,29 @@ def test_keys_that_are_no_seeds_are_named():
     for draw in (model.sample, lambda key: model.impute(X, key=key), model.log_normalizer_bounds):
         with pytest.raises(InputError, match="key: found -1; give a whole number from 0 to"):
             draw(key=-1)
+
+
+def test_the_choice_is_told_before_training_and_kept(monkeypatch, tmp_path):
+    reports, standin = [], estimator.fit_density
+
+    def fit_density(*arguments, **named):
+        assert [report["stage"] for report in reports] == ["choice"]
+        return standin(*arguments, **named)
+
+    monkeypatch.setattr(estimator, "fit_density", fit_density)
+    model = BalancedEBM(base="gaussian", preprocessing="standardise", random_state=0, **SMALL)
+    model.fit(np.random.default_rng(0).normal(size=(60, 2)), on_report=reports.append)
+    assert reports == [
+        {
+            "stage": "choice",
+            "base": "gaussian: one",
+            "preprocessing": "standardise",
+            "chains": 32,
+            "energy_width": 4,
+            "energy_depth": 1,
+            "local_steps": 1,
+            "max_steps": 100,
+        }
+    ]
+    model.save(tmp_path)
+    assert tiltflow.load(tmp_path).max_steps_ == model.max_steps_ == 100

@@ -381,10 +381,14 @@ def _print_summary(estimator: Any, rows: int, columns: Sequence[str], out: Path)
     print(f"rows                     {rows}")
     print(f"columns                  {len(columns)}: {', '.join(columns)}")
     print(f"base                     {estimator.base_}")
+    print(f"preprocessing            {estimator.preprocessing_}")
     print(
         f"sizes                    energy of {estimator.energy_depth_} layers of "
         f"{estimator.energy_width_}, {estimator.chains_} chains, {estimator.local_steps_} local "
         "steps"
+    )
+    print(
+        f"training                 step {estimator.n_iter_} kept, of at most {estimator.max_steps_}"
     )
     print(f"held-out log-likelihood  {held_out:.4f} ± {held_out_stderr:.4f} nats per row")
     print(f"log Z                    {log_z:.4f} ± {log_z_stderr:.4f} nats")

@@ -114,6 +114,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         independent_rows_: how many independent rows of equal weight training had, for the error of
             a share; of a large table those of the sample. None of a model that does not say.
         n_iter_: the training step whose energy was kept; 0 where none gained on the base.
+        max_steps_: most training steps of the energy, as chosen; None of a model that does not say.
         local_steps_: MALA steps of every chain between two flow proposals, as chosen.
         versions_: what it was fitted with: Python, packages, system and device.
         n_features_in_, feature_names_in_: as scikit-learn has them.
@@ -170,7 +171,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         weight is rounded at random, and right on average, to eighths of the mean weight; with
         more than 6250 rows to coarser parts, and with more than 25 000 to whole multiples of the
         mean. `on_report` is called with a
-        dictionary at every report of training. With `checkpoints` a fit that was stopped goes on
+        dictionary at every report of training; that of the stage "choice" has what was chosen,
+        before the energy is trained. With `checkpoints` a fit that was stopped goes on
         bit for bit, and gives its reports from the start.
 
         Raises:
@@ -224,6 +226,9 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         self.local_steps_ = arguments["local_steps"] or default_local_steps(start.kind)
         sizes = choose_sizes(rows.rows, **sizes_of(arguments))
         self._set_sizes(sizes)
+        self.base_, self.max_steps_ = f"{start.kind}: {start.description}", schedule.steps
+        if on_report:
+            on_report({"stage": "choice", **self._chosen()})
         density = fit_density(
             train_key,
             start,
@@ -237,7 +242,6 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
             on_report=on_report,
             checkpoints=checkpoints,
         )
-        self.base_ = f"{start.kind}: {start.description}"
         self._set_density(density)
         self.metrics_ = density.reports
         self.n_iter_ = density.best_step
@@ -471,6 +475,11 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
                 f"{MOST_SEED}, a numpy.random.RandomState, or None"
             ) from None
         return int(state.randint(2**31))
+
+    def _chosen(self) -> dict[str, Any]:
+        """What is known before the energy is trained, for those who look on."""
+        names = ("base", "preprocessing", *Sizes._fields, "local_steps", "max_steps")
+        return {name: getattr(self, f"{name}_") for name in names}
 
     def _set_sizes(self, sizes: Sizes) -> None:
         self.chains_, self.energy_width_, self.energy_depth_ = sizes

@@ -177,6 +177,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "local_steps": (_is_count(1), "a count"),
     "sizes": (_maps_to(_is_count(1)), "a dictionary of counts"),
     "independent_rows": (_or_none(_is_at_least_one), "a number from one on, or null"),
+    "max_steps": (_or_none(_is_count(1)), "a count or null"),
     "best_step": (_is_count(0), "a count"),
     "earlier_energies": (_is_count(0), "a count"),
     "ladder": FLAG,
@@ -193,6 +194,7 @@ OPTIONAL = (
     "bounded_proposal",
     "sizes",
     "independent_rows",
+    "max_steps",
     "versions",
     "offset",
 )

@@ -38,6 +38,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "local_steps": estimator.local_steps_,
         "sizes": {name: getattr(estimator, f"{name}_") for name in Sizes._fields},
         "independent_rows": estimator.independent_rows_,
+        "max_steps": estimator.max_steps_,
         "best_step": estimator.n_iter_,
         "earlier_energies": len(frozen.earlier),
         "ladder": frozen.climbs,
@@ -82,6 +83,7 @@ def restore(
     estimator.local_steps_ = config["local_steps"]
     independent = config.get("independent_rows")
     estimator.independent_rows_ = None if independent is None else float(independent)
+    estimator.max_steps_ = config.get("max_steps")
     estimator.n_iter_ = config["best_step"]
     estimator.stopped_ = config["stopped"]
     estimator.versions_ = dict(config.get("versions", {}))

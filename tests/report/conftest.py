@@ -197,6 +197,7 @@ def made_up_fit():
         energy_width_=64,
         energy_depth_=3,
         n_iter_=200,
+        max_steps_=300,
         stopped_=None,
         versions_={"python": "3.11.0"},
         get_params=lambda: {"base": "auto"},

@@ -49,6 +49,23 @@ def test_the_bar_shows_stage_steps_and_the_figures_that_matter(capsys):
     assert any("100/200" in line and "<?" in line for line in told)
 
 
+def test_what_was_chosen_is_shown_once_and_stays(tmp_path, capsys):
+    choice = {"stage": "choice", "base": "mixture: 8 components", "preprocessing": "whiten"}
+    choice |= {"energy_width": 64, "energy_depth": 3, "chains": 256, "local_steps": 10}
+    choice["max_steps"] = 1000
+    for quiet in (False, True):
+        with Progress(tmp_path / str(quiet), quiet=quiet) as progress:
+            for report in (REPORTS[0], choice, REPORTS[-1]):
+                progress(report)
+        assert _lines(tmp_path / str(quiet))[1] == choice
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert (
+        "chosen: base mixture: 8 components; preprocessing whiten; energy of 3 layers of 64, at "
+        "most 1000 steps; 256 chains, 10 local steps\n"
+    ) in shown
+
+
 def test_lines_are_json_and_quiet_shows_nothing(tmp_path, capsys):
     out = tmp_path / "runs" / "one"
     with Progress(out, quiet=True) as progress:

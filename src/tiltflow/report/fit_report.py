@@ -305,6 +305,7 @@ def _configuration(estimator: "BalancedEBM") -> Section:
         "chains": estimator.chains_,
         "local steps": estimator.local_steps_,
         "hidden layers of the energy": f"{estimator.energy_depth_} of {estimator.energy_width_}",
+        "training steps of the energy, at most": estimator.max_steps_ or "not known",
         "training steps of the energy kept": estimator.n_iter_,
         "training ran away": estimator.stopped_ or "no",
         "chains climb a ladder of earlier energies": "yes" if estimator._frozen.climbs else "no",

@@ -6,6 +6,7 @@ notebook `BalancedEBM().fit(X, on_report=ProgressBar())` shows a bar of the note
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +37,10 @@ class ProgressBar:
         """Show one report."""
         if self.bar is None:
             self.bar = tqdm(leave=False, dynamic_ncols=True, bar_format=WITHOUT_STEPS)
+        if report.get("stage") == "choice":
+            # It stays when the bar is gone.
+            self.bar.write(f"chosen: {choice_in_words(report)}", file=sys.stderr)
+            return
         step = report.get("step", 0)
         if report.get("stage", self.stage) != self.stage:
             self.stage, total = report["stage"], report.get("total_steps")
@@ -57,6 +62,16 @@ class ProgressBar:
         """End the bar."""
         if self.bar is not None:
             self.bar.close()
+
+
+def choice_in_words(chosen: Mapping[str, Any]) -> str:
+    """The report of stage "choice" as text."""
+    return (
+        f"base {chosen['base']}; preprocessing {chosen['preprocessing']}; energy of "
+        f"{chosen['energy_depth']} layers of {chosen['energy_width']}, at most "
+        f"{chosen['max_steps']} steps; {chosen['chains']} chains, {chosen['local_steps']} local "
+        "steps"
+    )
 
 
 class Progress:

@@ -22,6 +22,7 @@ MOST_REPORTS = 2000
 STAGES = {
     "proposal": "fitting the proposal's flow",
     "base": "choosing the base",
+    "choice": "compiling the energy's training",
     "energy": "training the energy",
     "settle": "settling chains and flow",
     "polish": "polishing the last layer",
