@@ -106,16 +106,9 @@ def test_without_tensorboardx_the_message_names_the_extra(tmp_path, monkeypatch)
     assert not (tmp_path / "run").exists()
 
 
-def test_tensorboard_gets_every_number_at_its_step(tmp_path):
-    reason = "the extra `tensorboard` is not installed"
-    pytest.importorskip("tensorboardX", reason=reason)
-    board = TensorBoard(tmp_path / "tensorboard")
-    assert not (tmp_path / "tensorboard").exists()
-    for report in REPORTS:
-        board(report)
-    board.close()
-    (file,) = (tmp_path / "tensorboard").iterdir()
-    # Read in a process of its own: the reader is tensorboardX's own format, protocol buffers.
+def _scalars(folder):
+    """All scalars in the folder's only file, read in a process of its own: protocol buffers."""
+    (file,) = folder.iterdir()
     code = (
         "import struct, sys\n"
         "from tensorboardX.proto.event_pb2 import Event\n"
@@ -129,8 +122,31 @@ def test_tensorboard_gets_every_number_at_its_step(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    return done.stdout.splitlines()
+
+
+def test_tensorboard_gets_every_number_at_its_step(tmp_path):
+    reason = "the extra `tensorboard` is not installed"
+    pytest.importorskip("tensorboardX", reason=reason)
+    board = TensorBoard(tmp_path / "tensorboard")
+    assert not (tmp_path / "tensorboard").exists()
+    for report in REPORTS:
+        board(report)
+    board.close()
+    assert _scalars(tmp_path / "tensorboard") == [
         "proposal/held_out_log_likelihood 100 -3.0",
         "energy/global_acceptance_rate 100 0.5",
         "energy/importance_ess 200 0.25",
     ]
+
+
+def test_a_fit_that_goes_on_has_every_scalar_once(tmp_path):
+    """Its reports come from the start again."""
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
+    earlier = tmp_path / "tensorboard" / "events.out.tfevents.1.earlier"
+    earlier.parent.mkdir()
+    earlier.touch()
+    with Progress(tmp_path, quiet=True, tensorboard=True) as progress:
+        for report in REPORTS:
+            progress(report)
+    assert len(_scalars(tmp_path / "tensorboard")) == 3

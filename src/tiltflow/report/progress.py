@@ -78,8 +78,9 @@ class Progress:
     """Takes the reports of a fit: a line each in metrics.jsonl, and shows them unless `quiet`.
 
     Folder, file and bar appear with the first report, so that input which the estimator refuses
-    leaves nothing behind. As a context it writes down why it was left, if by an error: whoever
-    watches the folder is told.
+    leaves nothing behind. A fit that goes on gives its reports from the start, so what an earlier
+    part of it wrote is removed then. As a context it writes down why it was left, if by an error:
+    whoever watches the folder is told.
     """
 
     def __init__(self, out: Path, quiet: bool, tensorboard: bool = False):
@@ -115,6 +116,8 @@ class Progress:
         if self.file is None:
             self.out.mkdir(parents=True, exist_ok=True)
             self.file = (self.out / "metrics.jsonl").open("w", encoding="utf-8")
+            if self.tensorboard is not None:
+                self.tensorboard.remove_files()
         line = {key: _finite_or_none(value) for key, value in report.items()}
         self.file.write(json.dumps(line, allow_nan=False) + "\n")
         self.file.flush()

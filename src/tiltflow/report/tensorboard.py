@@ -42,6 +42,11 @@ class TensorBoard:
         # Whoever looks on wants to see this report now.
         self.writer.flush()
 
+    def remove_files(self) -> None:
+        """Remove what was written into the folder before, whose scalars would be there twice."""
+        for file in self.folder.glob("events.out.tfevents.*"):
+            file.unlink()
+
     def close(self) -> None:
         """End the file."""
         if self.writer is not None:
