@@ -378,7 +378,7 @@ def test_score_refuses_bad_input(tmp_path, capsys, run_folder):
     new.write_text("a,c\n1,2\n")
     check_refusal(capsys, arguments, str(new), "'b' is missing", "a, b")
     new.write_text("1,2,3\n4,5,6\n")
-    check_refusal(capsys, arguments, str(new), "'a' is missing")
+    check_refusal(capsys, arguments, str(new), "3 columns", "fitted on 2 (a, b)")
     new.write_text("a,b\n1,2\n3,\n")
     check_refusal(capsys, arguments, str(new), "row 2", "'b'")
     new.write_text("a,b\n1,red\n")

@@ -57,6 +57,8 @@ def test_stored_models(folder, tmp_path):
     np.testing.assert_array_equal(again.sample(3, key=0), draws)
     np.testing.assert_array_equal(again.score_samples(rows), log_prob)
     assert again.schema_.types == estimator.schema_.types
+    # None of these says whether its columns had names; those of arrays are told by what they are.
+    assert again.schema_.named is estimator.schema_.named is (estimator.schema_.columns[0] != "x0")
     # The oldest do not say how many rows they were fitted to.
     told = estimator.mode_weights().population_intervals is not None
     assert told == (estimator.independent_rows_ is not None)

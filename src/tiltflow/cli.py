@@ -181,9 +181,9 @@ class Score:
         """Write one column, `log_prob`: natural logarithm, in the user's units."""
         import numpy as np
 
-        from tiltflow.data.matching import match_columns
+        from tiltflow.data.matching import has_names, match_columns
         from tiltflow.data.schema import to_numbers
-        from tiltflow.data.streams import count_cells, open_stream
+        from tiltflow.data.streams import count_cells, open_stream, take_columns
         from tiltflow.data.tables import as_frame, check_new, read_columns, write_table
         from tiltflow.memory import MOST_CELLS
 
@@ -195,10 +195,20 @@ class Score:
         estimator = load(self.run_folder)
         names = [str(name) for name in estimator.feature_names_in_]
         given = stream.columns if stream else tuple(columns)
-        matched, note = match_columns(dict(zip(given, given)), names, self.data)
+        matched, note = match_columns(
+            dict(zip(given, given)),
+            names,
+            self.data,
+            named=stream.named if stream else has_names(columns),
+            names_are_real=estimator.schema_.named,
+        )
         if note and not self.quiet:
             print(f"tiltflow: {self.data}: {note}", file=sys.stderr)
-        points = stream or as_frame({name: columns[it] for name, it in matched.items()})
+        points = (
+            take_columns(stream, matched)
+            if stream
+            else as_frame({name: columns[theirs] for name, theirs in matched.items()})
+        )
         if stream is None:
             # Checked here, so that what is wrong is told of the file.
             to_numbers(estimator.schema_, points, str(self.data))

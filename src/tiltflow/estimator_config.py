@@ -166,6 +166,7 @@ NUMBER, FLAG, TEXT = (_is_number, "a number"), (_is_flag, "true or false"), (_is
 ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "parameters": (_maps_to(lambda _: True), "a dictionary of arguments"),
     "columns": (_are_names, "a list of different names"),
+    "named": FLAG,
     "levels": (_maps_to(_is_level_list), "a dictionary of lists of levels"),
     "types": (_maps_to(_is_type), "a dictionary of types"),
     "base": TEXT,
@@ -189,6 +190,7 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(FIGURES, NUMBER),
 }
 OPTIONAL = (
+    "named",
     "levels",
     "types",
     "bounded_proposal",

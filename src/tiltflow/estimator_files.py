@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tiltflow.data.column_types import read_type
+from tiltflow.data.matching import are_counted
 from tiltflow.data.schema import Schema
 from tiltflow.estimator_arguments import plain_arguments
 from tiltflow.estimator_config import FIGURES, check_config, stored_sizes
@@ -30,6 +31,7 @@ def describe(estimator: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     config = {
         "parameters": {**plain_arguments(estimator), "random_state": None},
         "columns": list(estimator.schema_.columns),
+        "named": estimator.schema_.named,
         "levels": {name: list(levels) for name, levels in estimator.schema_.levels.items()},
         "types": {name: each._asdict() for name, each in estimator.schema_.types.items()},
         "base": estimator.base_,
@@ -100,7 +102,10 @@ def restore(
     # Models written before there were categories, or types of columns, have none.
     levels = {name: tuple(each) for name, each in config.get("levels", {}).items()}
     types = {name: read_type(each) for name, each in config.get("types", {}).items()}
-    estimator.schema_ = Schema(tuple(columns), levels, arrays["quanta"], arrays["origin"], types)
+    # The oldest do not say either whether the names were given: those of an array are like these.
+    named = config.get("named", not are_counted(columns))
+    grids = arrays["quanta"], arrays["origin"]
+    estimator.schema_ = Schema(tuple(columns), levels, *grids, types, named)
     estimator._set_columns()
     estimator._kept_rows = arrays["rows"]
     estimator._extremes = read_extremes(arrays, dimension, source)

@@ -165,7 +165,10 @@ def _sampled_rows(
 ) -> FitRows:
     first = min(_most(HELD_OUT_ROWS, rows.width), count_held_out(rows.rows, held_out_share))
     sample = rows.read(0, min(rows.rows, first + _most(SAMPLE_ROWS, rows.width)))
-    schema = describe_columns(sample, scanned.stream.columns, scanned.levels, scanned.stream.types)
+    stream = scanned.stream
+    schema = describe_columns(
+        sample, stream.columns, scanned.levels, stream.types, named=stream.named
+    )
     warn_of_ties(sample, schema)
     held_out, training = np.split(dequantise(generator, sample, schema.quanta), [first])
     trained_on = rows.rows - first

@@ -19,6 +19,7 @@ import polars as pl
 
 from tiltflow.data.checks import check_width, is_number
 from tiltflow.data.errors import InputError, reason
+from tiltflow.data.matching import CountedColumns
 from tiltflow.data.packed import check_unpacked, damaged
 from tiltflow.data.panics import panics_are_not_printed
 
@@ -36,9 +37,10 @@ class _Layout(NamedTuple):
 def read_csv(path: Path) -> dict[str, np.ndarray]:
     """Columns of a CSV file, `.csv` or `.csv.gz`, in their order.
 
-    A first line of numbers is data (columns `x0`, `x1`, ...). So is a first line that mixes
-    numbers and text, unless a text cell of it stands above a number. Lines that start with `#` are
-    comments; the separator is the first of comma, semicolon and tab that the first line holds.
+    A first line of numbers is data (columns `x0`, `x1`, ..., which are `CountedColumns`). So is a
+    first line that mixes numbers and text, unless a text cell of it stands above a number. Lines
+    that start with `#` are comments; the separator is the first of comma, semicolon and tab that
+    the first line holds.
     Empty cells and `NA`, `N/A`, `null`, `NaN` are missing.
 
     Returns a (n,) array for each column: float64 with NaN where missing if every other cell is a
@@ -50,15 +52,20 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     with _damage_is_named(path):
         layout = _layout(path)
         frame = _parse(path, layout)
-        return {name: _column(frame[name]) for name in layout.names}
+        columns = {name: _column(frame[name]) for name in layout.names}
+    return columns if layout.has_header else CountedColumns(columns)
 
 
-def csv_batches(
-    path: Path, rows_of: Callable[[int], int]
-) -> tuple[list[str], Callable[[], Iterator[dict[str, np.ndarray]]]]:
-    """The names of the columns, and a way through the file by so many rows as `rows_of` says.
+class CsvBatches(NamedTuple):
+    """The names of the columns of a CSV file, and a way through its rows."""
 
-    It is given the number of columns.
+    names: list[str]
+    has_header: bool
+    batches: Callable[[], Iterator[dict[str, np.ndarray]]]
+
+
+def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
+    """A way through a file by so many rows as `rows_of` says, given the number of columns.
 
     What is numbers and what is text is decided over all rows, which are read once for that; all is
     as in `read_csv`.
@@ -85,7 +92,7 @@ def csv_batches(
                 text = _named(path, layout, frame)
                 yield {name: _converted(_cells(text[name]), kinds[name]) for name in kinds}
 
-    return layout.names, batches
+    return CsvBatches(layout.names, layout.has_header, batches)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from tiltflow.data.checks import (
 from tiltflow.data.errors import InputError
 from tiltflow.data.matching import match_columns
 from tiltflow.data.schema import Schema
-from tiltflow.data.streams import Batch, Stream
+from tiltflow.data.streams import Stream, take_columns
 
 MOST_COUNTED = 100_000
 """Different cells of a column of text that are counted; what has more is no category."""
@@ -109,15 +109,16 @@ def numbers_in_batches(schema: Schema, stream: Stream) -> Iterator[Float[np.ndar
         InputError: a column is missing, text among numbers, or cells that are not finite.
     """
     names = dict(zip(stream.columns, stream.columns))
-    taken, _ = match_columns(names, schema.columns, stream.source)
-
-    def batches() -> Iterator[Batch]:
-        for batch in stream.batches():
-            yield {name: batch[theirs] for name, theirs in taken.items()}
-
+    taken, _ = match_columns(
+        names,
+        schema.columns,
+        stream.source,
+        named=stream.named,
+        names_are_real=schema.named,
+    )
     bad = {name: _Bad() for name in schema.columns}
     first_row = 0
-    for rows in encoded(stream._replace(batches=batches), schema.levels):
+    for rows in encoded(take_columns(stream, taken), schema.levels):
         for name, column in zip(schema.columns, rows.T):
             bad[name].add(~np.isfinite(column), column, first_row)
         first_row += len(rows)

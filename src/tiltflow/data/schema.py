@@ -13,7 +13,7 @@ from tiltflow.data.checks import as_table, check_cells, check_shape, check_table
 from tiltflow.data.column_types import Container, Types, as_container, types_of
 from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
 from tiltflow.data.errors import InputError
-from tiltflow.data.matching import match_columns
+from tiltflow.data.matching import has_names, match_columns
 
 MANY_TIES = 0.2
 
@@ -31,6 +31,8 @@ class Schema(NamedTuple):
     origin: Float[np.ndarray, " d"]
     types: Types = MappingProxyType({})
     """What the columns were before they became numbers, where that is known."""
+    named: bool = True
+    """Whether the names are those of the table, which may have had none (`has_names`)."""
 
 
 def find_schema(
@@ -51,17 +53,22 @@ def find_schema(
     check_shape(values, columns, source)
     levels = find_levels(values, columns, categorical or (), levels_of_frame(X), source)
     rows = check_table(encode(values, columns, levels, source), columns, source)
-    return describe_columns(rows, columns, levels, types_of(X)), rows
+    return describe_columns(rows, columns, levels, types_of(X), named=has_names(X)), rows
 
 
 def describe_columns(
-    rows: Float[np.ndarray, "n d"], columns: Sequence[str], levels: Levels, types: Types
+    rows: Float[np.ndarray, "n d"],
+    columns: Sequence[str],
+    levels: Levels,
+    types: Types,
+    *,
+    named: bool = True,
 ) -> Schema:
     """The schema of checked rows, (n, d), in which codes stand for the `levels`."""
     coded = np.array([name in levels for name in columns])
     quanta = np.where(coded, 1.0, 0.0)
     quanta[~coded] = find_quanta(rows[:, ~coded])
-    return Schema(tuple(columns), levels, quanta, most_frequent(rows), types)
+    return Schema(tuple(columns), levels, quanta, most_frequent(rows), types, named)
 
 
 def warn_of_ties(rows: Float[np.ndarray, "n d"], schema: Schema) -> None:
@@ -81,8 +88,7 @@ def to_numbers(
 ) -> Float[np.ndarray, "n d"]:
     """Rows of a table as numbers, its columns in the order of the schema.
 
-    Columns are matched by name, or by place where either table has no names. Cells may be
-    `missing` (nan) where that is said.
+    Columns are matched as `match_columns` does. Cells may be `missing` (nan) where that is said.
 
     Raises:
         InputError: other columns, text where numbers were, levels that are not known.
@@ -94,9 +100,16 @@ def to_numbers(
             f"{source} has {len(columns)} features, but BalancedEBM is expecting "
             f"{len(schema.columns)} features as input: {', '.join(schema.columns)}"
         )
-    if tuple(columns) != schema.columns:
-        matched, _ = match_columns(dict(zip(columns, range(len(columns)))), schema.columns, source)
-        values = values[:, list(matched.values())]
+    matched, _ = match_columns(
+        dict(zip(columns, range(len(columns)))),
+        schema.columns,
+        source,
+        named=has_names(X),
+        names_are_real=schema.named,
+    )
+    places = list(matched.values())
+    if places != list(range(values.shape[1])):
+        values = values[:, places]
     coded = encode(values, schema.columns, schema.levels, source)
     return check_cells(coded, schema.columns, source, missing)
 

@@ -17,6 +17,7 @@ from tiltflow.data.checks import as_table, check_shape
 from tiltflow.data.column_types import Types, types_of
 from tiltflow.data.delimited import csv_batches
 from tiltflow.data.errors import InputError, damage_is_named
+from tiltflow.data.matching import has_names
 from tiltflow.data.tables import (
     as_frame,
     check_readable,
@@ -44,6 +45,8 @@ class Stream(NamedTuple):
     """The file or the argument, for messages."""
     levels: Levels
     types: Types
+    named: bool = True
+    """Whether the columns have names of their own (`has_names`)."""
 
 
 def batch_rows(width: int) -> int:
@@ -59,6 +62,7 @@ def stream_of(X: Any, source: str = "X") -> Stream:
     """
     if isinstance(X, pl.LazyFrame):
         return _lazy(lambda: X, source)
+    named = has_names(X)
     if not hasattr(X, "columns"):
         X, _ = as_table(X)
     rows = X.iloc if hasattr(X, "iloc") else X
@@ -70,7 +74,17 @@ def stream_of(X: Any, source: str = "X") -> Stream:
         for first in range(0, len(X), size):
             yield _columns_of(rows[first : first + size], columns)
 
-    return Stream(tuple(columns), batches, source, levels_of_frame(X), types_of(X))
+    return Stream(tuple(columns), batches, source, levels_of_frame(X), types_of(X), named)
+
+
+def take_columns(stream: Stream, taken: Mapping[str, str]) -> Stream:
+    """A stream of some columns of another under other names: for each name the column's own."""
+
+    def batches() -> Iterator[Batch]:
+        for batch in stream.batches():
+            yield {name: batch[theirs] for name, theirs in taken.items()}
+
+    return stream._replace(columns=tuple(taken), batches=batches)
 
 
 def open_stream(path: str | Path, label_column: str | None = None) -> Stream:
@@ -97,12 +111,7 @@ def open_stream(path: str | Path, label_column: str | None = None) -> Stream:
     kept = tuple(name for name in stream.columns if name != label_column)
     if not kept:
         raise InputError(f"{path}: no column is left to learn from; give columns of numbers")
-
-    def batches() -> Iterator[Batch]:
-        for batch in stream.batches():
-            yield {name: batch[name] for name in kept}
-
-    return stream._replace(columns=kept, batches=batches)
+    return take_columns(stream, dict(zip(kept, kept)))
 
 
 def count_cells(path: str | Path) -> tuple[int, int]:
@@ -143,8 +152,8 @@ def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy fra
 
 
 def _open_csv(path: Path) -> Stream:
-    columns, batches = csv_batches(path, batch_rows)
-    return Stream(tuple(columns), batches, str(path), {}, {})
+    found = csv_batches(path, batch_rows)
+    return Stream(tuple(found.names), found.batches, str(path), {}, {}, found.has_header)
 
 
 def _open_parquet(path: Path) -> Stream:
@@ -190,7 +199,7 @@ def _open_npy(path: Path) -> Stream:
                 parts = read(first * row_step, count * width).reshape(count, width).T
             yield {name: part.astype(np.float64) for name, part in zip(columns, parts)}
 
-    return Stream(columns, batches, str(path), {}, {})
+    return Stream(columns, batches, str(path), {}, {}, named=False)
 
 
 def _map_npy(path: Path) -> np.memmap:

@@ -15,6 +15,7 @@ from tiltflow.data.arrays import load_h5, load_npy, load_npz
 from tiltflow.data.checks import check_width, is_number
 from tiltflow.data.delimited import read_csv
 from tiltflow.data.errors import InputError, damage_is_named, too_large
+from tiltflow.data.matching import CountedColumns, CountedFrame, has_names
 from tiltflow.data.panics import panics_are_not_printed
 
 EXTENSIONS = (
@@ -88,12 +89,13 @@ def as_found(column: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
 
 def as_frame(columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
     """Columns of `read_columns` as a data frame, empty text as missing."""
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         {
             name: [cell or None for cell in column] if column.dtype == object else column
             for name, column in columns.items()
         }
     )
+    return frame if has_names(columns) else CountedFrame(frame)
 
 
 def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -118,6 +120,8 @@ def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 def read_columns(path: str | Path, label_column: str | None = None) -> dict[str, np.ndarray]:
     """All the columns of a table, (n,) each, in order: float64, or object where they hold text.
+
+    They are `CountedColumns` where the file has no names for them.
 
     `label_column` only serves files of arrays, where labels are an array beside the table.
 
@@ -291,7 +295,8 @@ def _array_columns(
     matrix = matrix[:, None] if matrix.ndim == 1 else matrix
     check_width(matrix.shape[1], str(path))
     names = [f"x{i}" for i in range(matrix.shape[1])]
-    if "columns" in arrays and arrays["columns"].dtype.kind == "U":
+    named = "columns" in arrays and arrays["columns"].dtype.kind == "U"
+    if named:
         names = [str(name) for name in arrays["columns"]]
         if len(names) != matrix.shape[1] or len(set(names)) != len(names):
             raise InputError(
@@ -307,7 +312,7 @@ def _array_columns(
                 f"has {len(matrix)} rows; give one label to each row"
             )
         columns[label_column] = _as_column(path, label_column, labels)
-    return columns
+    return columns if named else CountedColumns(columns)
 
 
 def _as_column(path: Path, name: str, array: np.ndarray) -> np.ndarray:
