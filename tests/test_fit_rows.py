@@ -16,6 +16,7 @@ from tiltflow.data.scanning import scan
 from tiltflow.data.streams import Stream
 from tiltflow.fit_rows import numbered_rows, take_rows
 from tiltflow.loading import load_table
+from tiltflow.training.checkpoints import Checkpoints
 
 SIZES = {"chains": 64, "energy_width": 16, "energy_depth": 1}
 PARAMETERS = {**SIZES, "categorical_features": None, "validation_fraction": 0.25}
@@ -44,6 +45,13 @@ def take():
             return take_rows(stack, X, weights, PARAMETERS, seed, None)
 
         yield taken
+
+
+def test_columns_declared_by_an_array_begin_checkpoints(tmp_path):
+    parameters = {**PARAMETERS, "categorical_features": np.array(["x1"]), "random_state": 0}
+    with contextlib.ExitStack() as stack, Checkpoints(tmp_path / "run") as checkpoints:
+        found = take_rows(stack, table(200), None, parameters, 0, checkpoints)
+    assert found.schema.levels["x1"] == (0, 1, 2, 3, 4)
 
 
 def numbers_of(rows):

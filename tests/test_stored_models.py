@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import tiltflow
@@ -64,6 +65,12 @@ def test_stored_models(folder, tmp_path):
     assert told == (estimator.independent_rows_ is not None)
     assert again.independent_rows_ == estimator.independent_rows_
     assert (again.predict(rows) == 1).sum() >= 4
+
+
+def test_declared_columns_of_an_index_are_saved(tmp_path):
+    estimator = tiltflow.load(HERE / "stored_models" / "format_3_early")
+    estimator.set_params(categorical_features=pd.Index(["x1"])).save(tmp_path)
+    assert tiltflow.load(tmp_path).categorical_features == ["x1"]
 
 
 def test_types_of_columns_are_stored():

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from tiltflow.data.categories import declared_names
 from tiltflow.data.errors import InputError
 from tiltflow.training.bases import BaseKind
 from tiltflow.training.preprocess import PREPROCESSINGS
@@ -49,7 +50,7 @@ def plain_arguments(estimator: Any) -> dict[str, Any]:
     given = estimator.get_params(deep=False)
     numbers = {name: it.item() for name, it in given.items() if isinstance(it, np.generic)}
     names = given["categorical_features"]
-    listed = None if names is None else [str(name) for name in names]
+    listed = None if names is None else list(declared_names(names))
     return {**given, **numbers, "categorical_features": listed}
 
 

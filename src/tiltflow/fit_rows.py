@@ -15,7 +15,7 @@ import numpy as np
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Float, Int
 
-from tiltflow.data.categories import Levels
+from tiltflow.data.categories import Levels, declared_names
 from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units
@@ -83,11 +83,13 @@ def take_rows(
     generator = np.random.default_rng(seed)
     categorical, sizes = parameters["categorical_features"], sizes_of(parameters)
     held_out_share = parameters["validation_fraction"]
+    declared = None if categorical is None else declared_names(categorical)
 
     def begin(levels: Levels, columns: Sequence[str], *data: np.ndarray | str | None) -> None:
         if checkpoints:
             named = {name: list(map(str, each)) for name, each in levels.items()}
-            checkpoints.begin(identify({**parameters, "levels": named}, list(columns), *data))
+            said = {**parameters, "categorical_features": declared, "levels": named}
+            checkpoints.begin(identify(said, list(columns), *data))
 
     source = source_of(X)
     if not isinstance(X, Scanned):

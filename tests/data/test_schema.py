@@ -1,11 +1,14 @@
 """Schemas: rows to numbers and back, whatever the order of the columns."""
 
 import numpy as np
+import pandas
 import polars
 import pytest
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.scanning import scan
 from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows
+from tiltflow.data.streams import stream_of
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,13 @@ def test_declared_columns_of_an_array():
     assert schema.levels == {"x1": (7.0, 3.0)}
     np.testing.assert_array_equal(rows[:, 1], [0, 1, 0])
     np.testing.assert_array_equal(to_rows(schema, rows).astype(float), values)
+
+
+@pytest.mark.parametrize("container", [pandas.Index, np.array, list])
+def test_columns_are_declared_by_whatever_holds_names(container):
+    for names in (["a", "b"], [0, 1]):
+        frame = pandas.DataFrame({names[0]: [1.5, 2.5, 0.5], names[1]: [7.0, 3.0, 7.0]})
+        schema, _ = find_schema(frame, container(names[1:]))
+        assert schema.levels == {str(names[1]): (7.0, 3.0)}
+        stream = scan(stream_of(frame), container(names[1:]))
+        assert stream.levels == schema.levels

@@ -7,7 +7,7 @@ log-density in such a column is the log-probability of its level.
 import datetime
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,14 @@ def find_levels(
         counts = Counter(cell for cell in values[:, j] if not is_missing(cell))
         levels[name] = order_levels(counts, name, of_frame.get(name, ()), source, asked=asked)
     return levels
+
+
+def declared_names(categorical: Iterable[Any] | None) -> tuple[str, ...]:
+    """Names of columns as text: of a list, an array or an index of pandas, of which None is none.
+
+    Columns of a frame may be called by numbers, and are then called by their text.
+    """
+    return () if categorical is None else tuple(str(name) for name in categorical)
 
 
 def check_declared(declared: Sequence[str], columns: Sequence[str]) -> None:

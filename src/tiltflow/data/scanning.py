@@ -7,7 +7,7 @@ constant columns, with the same refusals.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from jaxtyping import Float, Shaped
 from tiltflow.data.categories import (
     Levels,
     check_declared,
+    declared_names,
     encode,
     is_missing,
     mostly_words,
@@ -48,13 +49,13 @@ class Scanned(NamedTuple):
     """Of all cells, so that nobody goes on with a fit to other data."""
 
 
-def scan(stream: Stream, categorical: Sequence[str] | None) -> Scanned:
+def scan(stream: Stream, categorical: Iterable[Any] | None) -> Scanned:
     """Go through all rows once; `categorical` names columns that are so whatever they hold.
 
     Raises:
         InputError: as `find_schema`, and where a categorical column has over 100 000 levels.
     """
-    declared = tuple(categorical or ())
+    declared = declared_names(categorical)
     check_declared(declared, stream.columns)
     found = [
         _Column(name, stream.source, asked=name in declared or name in stream.levels)

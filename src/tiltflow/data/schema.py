@@ -1,14 +1,21 @@
 """What the columns of a table are: names, categories and grids; rows to numbers, and back."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from tiltflow.data.categories import Levels, decode, encode, find_levels, levels_of_frame
+from tiltflow.data.categories import (
+    Levels,
+    declared_names,
+    decode,
+    encode,
+    find_levels,
+    levels_of_frame,
+)
 from tiltflow.data.checks import as_table, check_cells, check_shape, check_table
 from tiltflow.data.column_types import Container, Types, as_container, types_of
 from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
@@ -36,7 +43,7 @@ class Schema(NamedTuple):
 
 
 def find_schema(
-    X: Any, categorical: Sequence[str] | None, source: str = "X"
+    X: Any, categorical: Iterable[Any] | None, source: str = "X"
 ) -> tuple[Schema, Float[np.ndarray, "n d"]]:
     """The schema of the rows a density shall be fitted to, and the rows as numbers.
 
@@ -51,7 +58,8 @@ def find_schema(
     """
     values, columns = as_table(X)
     check_shape(values, columns, source)
-    levels = find_levels(values, columns, categorical or (), levels_of_frame(X), source)
+    declared = declared_names(categorical)
+    levels = find_levels(values, columns, declared, levels_of_frame(X), source)
     rows = check_table(encode(values, columns, levels, source), columns, source)
     return describe_columns(rows, columns, levels, types_of(X), named=has_names(X)), rows
 
