@@ -160,9 +160,7 @@ def test_rows_to_score_come_in_batches():
     generator = np.random.default_rng(0)
     X = polars.DataFrame({"a": generator.normal(size=40), "b": ["x", "y"] * 20})
     schema, rows = find_schema(X, None)
-    turned = X.select(polars.lit(1).alias("c"), "b", "a")
-    with pytest.raises(InputError, match="has 3 features"):
-        to_numbers(schema, turned)
+    turned = X.select("b", "a")
     np.testing.assert_array_equal(
         np.concatenate(list(numbers_in_batches(schema, stream_of(turned)))), rows
     )
@@ -177,8 +175,7 @@ def test_rows_to_score_come_in_batches():
             to_numbers(schema, other)
         with pytest.raises(InputError) as found:
             list(numbers_in_batches(schema, stream_of(other)))
-        if "features" not in str(whole.value):
-            assert str(found.value) == str(whole.value)
+        assert str(found.value) == str(whole.value)
 
 
 def test_dates_are_refused_in_batches_too():

@@ -6,7 +6,7 @@ import polars
 import pytest
 
 from tiltflow.data.errors import InputError
-from tiltflow.data.scanning import scan
+from tiltflow.data.scanning import numbers_in_batches, scan
 from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows
 from tiltflow.data.streams import stream_of
 
@@ -40,10 +40,22 @@ def test_columns_are_found_by_name(frame):
     np.testing.assert_array_equal(to_numbers(schema, turned), rows)
     with pytest.raises(InputError, match="column 'kind' is missing"):
         to_numbers(schema, frame.rename({"kind": "sort"}))
-    with pytest.raises(InputError, match=r"X has 2 features, .* expecting 3 features"):
+    with pytest.raises(InputError, match="column 'kind' is missing"):
         to_numbers(schema, frame.drop("kind"))
+    with pytest.raises(InputError, match=r"X has 2 features, .* expecting 3 features"):
+        to_numbers(schema, frame.drop("kind").to_numpy())
     with pytest.raises(InputError, match="holds 'cow', a level"):
         to_numbers(schema, frame.with_columns(kind=polars.lit("cow")))
+
+
+def test_columns_that_the_fit_had_not_are_ignored_with_a_warning(frame):
+    schema, rows = find_schema(frame, None)
+    more = frame.with_columns(note=polars.lit("new"))
+    with pytest.warns(UserWarning, match="^X: ignored columns that the model .*: note$"):
+        np.testing.assert_array_equal(to_numbers(schema, more), rows)
+    with pytest.warns(UserWarning, match="^X: ignored columns that the model .*: note$"):
+        found = list(numbers_in_batches(schema, stream_of(more)))
+    np.testing.assert_array_equal(np.concatenate(found), rows)
 
 
 def test_cells_may_be_missing_where_that_is_said(frame):

@@ -5,6 +5,7 @@ nothing of a column that was given one, even if it is the same.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -85,3 +86,18 @@ def match_columns(
         f"{source}: column '{missing[0]}' is missing; the model was fitted on "
         f"{', '.join(names)}: add the column, or rename one"
     )
+
+
+def match_and_warn(
+    columns: Mapping[str, Column],
+    names: Sequence[str],
+    source: str,
+    *,
+    named: bool,
+    names_are_real: bool,
+) -> dict[str, Column]:
+    """As `match_columns`, with its note as a warning: that arrays go by place needs none."""
+    taken, note = match_columns(columns, names, source, named=named, names_are_real=names_are_real)
+    if note and (named or len(taken) < len(columns)):
+        warnings.warn(f"{source}: {note}", stacklevel=6)
+    return taken

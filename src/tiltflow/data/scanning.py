@@ -31,7 +31,7 @@ from tiltflow.data.checks import (
     refuse_constant,
 )
 from tiltflow.data.errors import InputError
-from tiltflow.data.matching import match_columns
+from tiltflow.data.matching import match_and_warn
 from tiltflow.data.schema import Schema
 from tiltflow.data.streams import Stream, take_columns
 
@@ -102,7 +102,7 @@ def encoded(stream: Stream, levels: Levels) -> Iterator[Float[np.ndarray, "n d"]
 
 
 def numbers_in_batches(schema: Schema, stream: Stream) -> Iterator[Float[np.ndarray, "n d"]]:
-    """Rows of a stream as `to_numbers` gives those of a table.
+    """Rows of a stream as `to_numbers` gives those of a table, with the same warnings.
 
     A batch with a cell that is not finite ends it, once all such cells have been counted.
 
@@ -110,7 +110,7 @@ def numbers_in_batches(schema: Schema, stream: Stream) -> Iterator[Float[np.ndar
         InputError: a column is missing, text among numbers, or cells that are not finite.
     """
     names = dict(zip(stream.columns, stream.columns))
-    taken, _ = match_columns(
+    taken = match_and_warn(
         names,
         schema.columns,
         stream.source,

@@ -20,7 +20,7 @@ from tiltflow.data.checks import as_table, check_cells, check_shape, check_table
 from tiltflow.data.column_types import Container, Types, as_container, types_of
 from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
 from tiltflow.data.errors import InputError
-from tiltflow.data.matching import has_names, match_columns
+from tiltflow.data.matching import has_names, match_and_warn
 
 MANY_TIES = 0.2
 
@@ -96,19 +96,21 @@ def to_numbers(
 ) -> Float[np.ndarray, "n d"]:
     """Rows of a table as numbers, its columns in the order of the schema.
 
-    Columns are matched as `match_columns` does. Cells may be `missing` (nan) where that is said.
+    Columns are matched as `match_columns` does, with a warning of those that are ignored. Cells
+    may be `missing` (nan) where that is said.
 
     Raises:
         InputError: other columns, text where numbers were, levels that are not known.
     """
     values, columns = as_table(X)
     check_shape(values, columns, source)
-    if len(columns) != len(schema.columns):
+    # The words are those that scikit-learn's checks of estimators look for.
+    if not hasattr(X, "columns") and len(columns) != len(schema.columns):
         raise InputError(
             f"{source} has {len(columns)} features, but BalancedEBM is expecting "
             f"{len(schema.columns)} features as input: {', '.join(schema.columns)}"
         )
-    matched, _ = match_columns(
+    matched = match_and_warn(
         dict(zip(columns, range(len(columns)))),
         schema.columns,
         source,
