@@ -44,6 +44,11 @@ def test_what_is_written_is_read_again(tmp_path, extension):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_name_of_a_byte_order_mark_is_a_name(tmp_path):
+    write_table(tmp_path / "t.csv", {"\ufeff": np.array([0.5, 1.5])})
+    assert read_table(tmp_path / "t.csv").columns == ["\ufeff"]
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "table.csv"
     write_table(path, {"a": np.array([1.0])})

@@ -329,8 +329,9 @@ def _matrix(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _write_csv(file: Any, columns: Mapping[str, np.ndarray]) -> None:
     texts = [*columns, *(cell for it in columns.values() if it.dtype.kind in "OU" for cell in it)]
-    # A row that starts with a '#' would be a comment, and other separators would separate.
-    odd = any(set("#;\t\r") & set(str(text)) for text in texts)
+    # A row that starts with a '#' would be a comment, other separators would separate, and a mark
+    # of the byte order at the start of the file would be no part of a name.
+    odd = any(set("#;\t\r\ufeff") & set(str(text)) for text in texts)
     # Such a file has no booleans: true would be read as text.
     plain = pl.DataFrame(columns).cast({pl.Boolean: pl.Int8})
     plain.write_csv(file, quote_style="non_numeric" if odd else "necessary")
