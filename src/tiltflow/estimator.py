@@ -88,7 +88,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         validation_fraction: share of the rows that is held out to choose and to stop.
         categorical_features: names of columns that are categories whatever they hold, in a list,
             an array or an index; those of text, and of a frame's own categorical kind, are so
-            without being named.
+            without being named. Whole numbers that are no categories need no name: columns of
+            integers are taken for what they are.
         contamination: share of the rows of the fit that `predict` shall call outliers.
         random_state: a seed, from 0 to 4294967295; the same seed on the same machine gives the
             same bits. None, or a generator as scikit-learn takes it, gives others every time.

@@ -113,3 +113,8 @@ def test_the_most_frequent_value_is_on_the_grid_too(values, shares, quantum):
     quanta = find_quanta(X)
     assert quanta == [quantum]
     np.testing.assert_array_equal(requantise(X, quanta, most_frequent(X)), X)
+
+
+def test_large_whole_numbers_keep_their_last_digit():
+    X = 1.6e15 + np.array([[1.0], [2.0], [7.0]])
+    np.testing.assert_array_equal(requantise(X + 0.25, np.ones(1), X[0]), X)

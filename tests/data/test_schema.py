@@ -7,8 +7,9 @@ import pytest
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.scanning import numbers_in_batches, scan
-from tiltflow.data.schema import find_schema, on_grids, to_numbers, to_rows
+from tiltflow.data.schema import find_schema, on_grids, to_container, to_numbers, to_rows
 from tiltflow.data.streams import stream_of
+from tiltflow.loading import load_table
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,33 @@ def test_columns_are_declared_by_whatever_holds_names(container):
         assert schema.levels == {str(names[1]): (7.0, 3.0)}
         stream = scan(stream_of(frame), container(names[1:]))
         assert stream.levels == schema.levels
+
+
+@pytest.mark.parametrize("container", ["array", "rows", "polars", "pandas", "csv", "npy"])
+def test_whole_numbers_that_do_not_repeat_are_on_a_grid(container, tmp_path):
+    """By their type: as floats they are continuous, as nobody has said otherwise."""
+    whole = np.random.default_rng(0).permutation(100_000)[:400].reshape(200, 2)
+    frame = polars.DataFrame(whole, schema=["x0", "x1"])
+    frame.write_csv(tmp_path / "t.csv")
+    np.save(tmp_path / "t.npy", whole)
+    tables = {
+        "array": whole,
+        "rows": whole.tolist(),
+        "polars": frame,
+        "pandas": frame.to_dict(as_series=False),
+        "csv": tmp_path / "t.csv",
+        "npy": tmp_path / "t.npy",
+    }
+    table = load_table(tables[container], {}, whole=True)
+    if container == "pandas":
+        table = pandas.DataFrame(table)
+    schema, rows = find_schema(table, None)
+    assert schema.quanta.tolist() == [1, 1]
+    drawn = rows + np.random.default_rng(1).uniform(-0.4, 0.4, size=rows.shape)
+    back = to_container(schema, on_grids(schema, drawn), "polars")
+    assert back.equals(frame) and back.schema == frame.schema
+
+
+def test_whole_numbers_of_floats_that_do_not_repeat_are_continuous():
+    whole = np.random.default_rng(0).permutation(100_000)[:400].reshape(200, 2)
+    assert find_schema(whole.astype(float), None)[0].quanta.tolist() == [0, 0]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiltflow.data.streams
+from tiltflow.data.column_types import ColumnType
 from tiltflow.data.errors import InputError
 from tiltflow.data.streams import count_cells, open_stream, stream_of
 from tiltflow.data.tables import EXTENSIONS, as_frame, read_features, write_table
@@ -120,6 +121,15 @@ def test_lazy_frames_and_files_of_other_columns(tmp_path):
     assert "column 'd' holds" in outcome(lambda: collected(open_stream(path)))
     path.write_bytes(path.read_bytes()[:100])
     assert "cannot be read as Parquet" in outcome(lambda: open_stream(path))
+
+
+def test_whole_numbers_of_files_have_their_type(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n\n4,5,6.5\n7,,8\n")
+    assert open_stream(tmp_path / "t.csv").types == {"a": ColumnType("int64")}
+    np.save(tmp_path / "t.npy", np.zeros((3, 2), ">i2"))
+    assert set(open_stream(tmp_path / "t.npy").types.values()) == {ColumnType("int16")}
+    np.save(tmp_path / "t.npy", np.zeros((3, 2), np.float32))
+    assert open_stream(tmp_path / "t.npy").types == {}
 
 
 def test_text_of_files_is_missing_where_it_is_empty(tmp_path):

@@ -9,7 +9,13 @@ import pytest
 
 import tiltflow.data.tables
 from tiltflow.data.errors import InputError
-from tiltflow.data.tables import EXTENSIONS, check_writable, read_table, write_table
+from tiltflow.data.tables import (
+    EXTENSIONS,
+    check_writable,
+    read_columns,
+    read_table,
+    write_table,
+)
 
 
 def write(path, text):
@@ -78,6 +84,23 @@ def test_csv_dialects(tmp_path, text, columns, values):
     table = read_table(write(tmp_path / "t.csv", text))
     assert table.columns == columns
     np.testing.assert_array_equal(table.values, values)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["3", "-4", "+5"], np.int64),
+        (["3", "4", "5.0"], np.float64),
+        (["3", "4", ""], np.float64),
+        (["9007199254740993", "4", "5"], np.float64),
+    ],
+)
+def test_columns_of_whole_numbers_are_of_integers(tmp_path, cells, kind):
+    path = write(tmp_path / "t.csv", "a,b\n" + "".join(f"{cell},x\n" for cell in cells))
+    assert read_columns(path)["a"].dtype == kind
+    np.save(tmp_path / "t.npy", np.zeros((3, 2), kind))
+    assert read_columns(tmp_path / "t.npy")["x0"].dtype == kind
+    assert read_table(tmp_path / "t.npy").values.dtype == np.float64
 
 
 def test_missing_cells_are_nan_and_no_row_is_dropped(tmp_path):

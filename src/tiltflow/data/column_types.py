@@ -43,7 +43,12 @@ Types = Mapping[str, ColumnType]
 
 
 def types_of(X: Any) -> dict[str, ColumnType]:
-    """The types of the columns of a polars or pandas frame; nothing for other things."""
+    """The types of the columns of a polars or pandas frame, or of an array of whole numbers.
+
+    Nothing for other things.
+    """
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.dtype.kind in "biu":
+        return {f"x{j}": ColumnType(X.dtype.name) for j in range(X.shape[1])}
     found = {str(name): _type_of(dtype) for name, dtype in dtypes_of(X).items()}
     return {name: each for name, each in found.items() if each is not None}
 
@@ -58,6 +63,11 @@ def _type_of(dtype: Any) -> ColumnType | None:
     else:
         name = str(dtype)
     return ColumnType(name) if name in NAMES else None
+
+
+def is_whole(kind: ColumnType) -> bool:
+    """Whether a type is one of integers."""
+    return kind.name.lower().lstrip("u").startswith("int")
 
 
 def read_type(stored: Mapping[str, Any]) -> ColumnType:

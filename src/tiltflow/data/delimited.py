@@ -43,8 +43,9 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     the first line holds.
     Empty cells and `NA`, `N/A`, `null`, `NaN` are missing.
 
-    Returns a (n,) array for each column: float64 with NaN where missing if every other cell is a
-    number or a boolean, else an object array of strings with "" where missing.
+    Returns a (n,) array for each column: int64 if every cell is a whole number for which float64
+    has room, float64 with NaN where missing if every other cell is a number or a boolean, else an
+    object array of strings with "" where missing.
 
     Raises `InputError` for what is no such file: no rows, ragged, names repeated or empty, not
     UTF-8, damaged.
@@ -61,6 +62,7 @@ class CsvBatches(NamedTuple):
 
     names: list[str]
     has_header: bool
+    whole: list[str]  # names of columns of whole numbers
     batches: Callable[[], Iterator[dict[str, np.ndarray]]]
 
 
@@ -74,7 +76,7 @@ def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
     """
     with _damage_is_named(path):
         layout = _layout(path)
-        kinds = {name: _Kind(True, True) for name in layout.names}
+        kinds = {name: _Kind(True, True, True, 0) for name in layout.names}
         rows = rows_of(len(layout.names))
         short = False
         with _parsing_is_explained(path, layout):
@@ -85,6 +87,10 @@ def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
                     kinds[name] = _kind(_cells(text), kinds[name])
         found = _blank_rows(path, layout) if short else []
         blank = found if len(layout.names) > 1 else []
+        # Blank lines were rows of missing cells so far.
+        kinds = {
+            name: kind._replace(missing=kind.missing - len(blank)) for name, kind in kinds.items()
+        }
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         with _damage_is_named(path), _parsing_is_explained(path, layout):
@@ -92,7 +98,8 @@ def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
                 text = _named(path, layout, frame)
                 yield {name: _converted(_cells(text[name]), kinds[name]) for name in kinds}
 
-    return CsvBatches(layout.names, layout.has_header, batches)
+    whole = [name for name, kind in kinds.items() if _becomes_whole(kind)]
+    return CsvBatches(layout.names, layout.has_header, whole, batches)
 
 
 @contextlib.contextmanager
@@ -252,19 +259,21 @@ def _blank_rows(path: Path, layout: _Layout) -> list[int]:
 
 
 class _Kind(NamedTuple):
-    """Whether all cells seen so far are numbers, or booleans."""
+    """Whether all cells seen so far are numbers, booleans, whole numbers; and how many miss."""
 
     numbers: bool
     booleans: bool
+    whole: bool
+    missing: int
 
 
 def _column(text: pl.Series) -> np.ndarray:
     """Strings as numbers where all of them are, as booleans where all are, else as they stand."""
     numbers = _as_numbers(text)
     if numbers.null_count() == text.null_count():  # most often, and much faster than what follows
-        return numbers.fill_null(float("nan")).to_numpy()
+        return _converted(text, _Kind(True, False, _are_whole(text), text.null_count()))
     cells = _cells(text)
-    return _converted(cells, _kind(cells, _Kind(True, True)))
+    return _converted(cells, _kind(cells, _Kind(True, True, True, 0)))
 
 
 def _cells(text: pl.Series) -> pl.Series:
@@ -275,7 +284,9 @@ def _cells(text: pl.Series) -> pl.Series:
 def _kind(cells: pl.Series, before: _Kind) -> _Kind:
     numbers = before.numbers and _as_numbers(cells).null_count() == cells.null_count()
     # A column that is all missing so far is of both kinds.
-    return _Kind(numbers, before.booleans and _are_booleans(cells))
+    booleans = before.booleans and _are_booleans(cells)
+    whole = before.whole and numbers and _are_whole(cells)
+    return _Kind(numbers, booleans, whole, before.missing + cells.null_count())
 
 
 def _are_booleans(cells: pl.Series) -> bool:
@@ -284,11 +295,27 @@ def _are_booleans(cells: pl.Series) -> bool:
     return all(part.is_in(["true", "false"]).all() for part in parts)
 
 
+def _are_whole(cells: pl.Series) -> bool:
+    """Whether all that are not missing are, and float64 has room for them."""
+    parts = ((part, part.cast(pl.Int64, strict=False)) for part in (cells.head(100), cells))
+    return all(
+        whole.null_count() == part.null_count() and whole.is_between(-(2**53), 2**53).all()
+        for part, whole in parts
+    )
+
+
+def _becomes_whole(kind: _Kind) -> bool:
+    """Integers have no value for a cell that is missing."""
+    return kind.numbers and kind.whole and not kind.missing
+
+
 def _as_numbers(cells: pl.Series) -> pl.Series:
     return cells.cast(pl.Float64, strict=False)
 
 
 def _converted(cells: pl.Series, kind: _Kind) -> np.ndarray:
+    if _becomes_whole(kind):
+        return cells.cast(pl.Int64).to_numpy()
     if kind.numbers:
         return _as_numbers(cells).fill_null(float("nan")).to_numpy()
     if kind.booleans:

@@ -48,7 +48,7 @@ def requantise(
 ) -> Float[np.ndarray, "*n d"]:
     """The nearest points origin + k · quanta; columns of quantum 0 stay as they are.
 
-    Points are rounded to 14 digits: 47.2 is 47.2 again, and not 47.199999999999996.
+    Points are rounded to 14 digits, if not whole: 47.2 is 47.2 again, not 47.199999999999996.
 
     Args:
         X: (n, d), or with further leading axes.
@@ -60,7 +60,7 @@ def requantise(
     for j in np.flatnonzero(quanta > 0):
         column = points[..., j]
         largest = np.abs(column[np.isfinite(column)]).max(initial=step[j])
-        points[..., j] = np.round(column, 14 - math.ceil(math.log10(largest)))
+        points[..., j] = np.round(column, max(0, 14 - math.ceil(math.log10(largest))))
     return np.where(quanta > 0, points, X)
 
 

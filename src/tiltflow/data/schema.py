@@ -17,7 +17,7 @@ from tiltflow.data.categories import (
     levels_of_frame,
 )
 from tiltflow.data.checks import as_table, check_cells, check_shape, check_table
-from tiltflow.data.column_types import Container, Types, as_container, types_of
+from tiltflow.data.column_types import Container, Types, as_container, is_whole, types_of
 from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.matching import has_names, match_and_warn
@@ -61,7 +61,8 @@ def find_schema(
     declared = declared_names(categorical)
     levels = find_levels(values, columns, declared, levels_of_frame(X), source)
     rows = check_table(encode(values, columns, levels, source), columns, source)
-    return describe_columns(rows, columns, levels, types_of(X), named=has_names(X)), rows
+    types = types_of(X if hasattr(X, "columns") else values)
+    return describe_columns(rows, columns, levels, types, named=has_names(X)), rows
 
 
 def describe_columns(
@@ -72,10 +73,15 @@ def describe_columns(
     *,
     named: bool = True,
 ) -> Schema:
-    """The schema of checked rows, (n, d), in which codes stand for the `levels`."""
+    """The schema of checked rows, (n, d), in which codes stand for the `levels`.
+
+    Columns of whole numbers by their type have a step of 1 at least, however few values repeat.
+    """
     coded = np.array([name in levels for name in columns])
     quanta = np.where(coded, 1.0, 0.0)
     quanta[~coded] = find_quanta(rows[:, ~coded])
+    whole = np.array([name in types and is_whole(types[name]) for name in columns])
+    quanta = np.where(whole & (quanta == 0), 1.0, quanta)
     return Schema(tuple(columns), levels, quanta, most_frequent(rows), types, named)
 
 

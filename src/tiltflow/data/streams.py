@@ -14,11 +14,12 @@ import polars as pl
 
 from tiltflow.data.categories import Levels, levels_of_frame
 from tiltflow.data.checks import as_table, check_shape
-from tiltflow.data.column_types import Types, types_of
+from tiltflow.data.column_types import ColumnType, Types, types_of
 from tiltflow.data.delimited import csv_batches
 from tiltflow.data.errors import InputError, damage_is_named
 from tiltflow.data.matching import has_names
 from tiltflow.data.tables import (
+    as_column,
     as_frame,
     check_readable,
     extension,
@@ -153,7 +154,8 @@ def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy fra
 
 def _open_csv(path: Path) -> Stream:
     found = csv_batches(path, batch_rows)
-    return Stream(tuple(found.names), found.batches, str(path), {}, {}, found.has_header)
+    types = {name: ColumnType("int64") for name in found.whole}
+    return Stream(tuple(found.names), found.batches, str(path), {}, types, found.has_header)
 
 
 def _open_parquet(path: Path) -> Stream:
@@ -197,9 +199,11 @@ def _open_npy(path: Path) -> Stream:
                 parts = [read(j * column_step + first, count) for j in range(width)]
             else:
                 parts = read(first * row_step, count * width).reshape(count, width).T
-            yield {name: part.astype(np.float64) for name, part in zip(columns, parts)}
+            yield {name: as_column(path, name, part) for name, part in zip(columns, parts)}
 
-    return Stream(columns, batches, str(path), {}, {}, named=False)
+    kind = as_column(path, "X", np.empty(0, dtype)).dtype
+    types = types_of(np.empty((1, width), kind))
+    return Stream(columns, batches, str(path), {}, types, named=False)
 
 
 def _map_npy(path: Path) -> np.memmap:

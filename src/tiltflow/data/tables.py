@@ -119,7 +119,10 @@ def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 
 def read_columns(path: str | Path, label_column: str | None = None) -> dict[str, np.ndarray]:
-    """All the columns of a table, (n,) each, in order: float64, or object where they hold text.
+    """All the columns of a table, (n,) each, in order.
+
+    float64; or of integers where a file of text or of arrays has these alone; or objects where
+    they hold text.
 
     They are `CountedColumns` where the file has no names for them.
 
@@ -163,7 +166,7 @@ def as_matrix(columns: Mapping[str, np.ndarray], source: str | Path) -> Float[np
                 f"{source}: column '{name}' holds text ({str(cell)[:40]!r} in row {row + 1}); "
                 "drop the column, or name it with --label-column"
             )
-    return np.column_stack(list(columns.values()))
+    return _matrix(columns)
 
 
 def extension(path: str | Path) -> str:
@@ -273,7 +276,7 @@ def _read_h5(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
     arrays = load_h5(path)
     flat = [a.shape for a in arrays.values()]
     if len(flat) > 1 and all(len(shape) == 1 and shape == flat[0] for shape in flat):
-        return {name: _as_column(path, name, array) for name, array in arrays.items()}
+        return {name: as_column(path, name, array) for name, array in arrays.items()}
     return _array_columns(path, arrays, label_column)
 
 
@@ -303,7 +306,7 @@ def _array_columns(
                 f"{path}: 'columns' names {len(set(names))} columns where {tables[0]} has "
                 f"{matrix.shape[1]}; give one name to each"
             )
-    columns = {name: _as_column(path, name, matrix[:, i]) for i, name in enumerate(names)}
+    columns = {name: as_column(path, name, matrix[:, i]) for i, name in enumerate(names)}
     if label_column in arrays and label_column not in columns:
         labels = arrays[label_column]
         if labels.shape != (len(matrix),):
@@ -311,12 +314,15 @@ def _array_columns(
                 f"{path}: label array '{label_column}' has shape {labels.shape} where {tables[0]} "
                 f"has {len(matrix)} rows; give one label to each row"
             )
-        columns[label_column] = _as_column(path, label_column, labels)
+        columns[label_column] = as_column(path, label_column, labels)
     return columns if named else CountedColumns(columns)
 
 
-def _as_column(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind in "biuf":
+def as_column(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    """Integers as they are, other numbers as float64, text as objects; others are refused."""
+    if array.dtype.kind in "iu":
+        return array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind in "bf":
         return array.astype(np.float64)
     if array.dtype.kind == "U":
         return array.astype(object)
