@@ -7,7 +7,9 @@ import pytest
 
 from tiltflow.data.column_types import ColumnType, as_container, check_container, types_of
 from tiltflow.data.errors import InputError
+from tiltflow.data.scanning import scan
 from tiltflow.data.schema import find_schema, to_container, to_numbers
+from tiltflow.data.streams import stream_of
 
 KINDS = ["oak", "elm"] * 30
 RAW = {
@@ -95,3 +97,18 @@ def test_numbers_among_objects_come_back_as_floats():
 def test_unknown_containers_are_refused():
     with pytest.raises(InputError, match="transform: 'arrow' is not known"):
         check_container("arrow")
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Int16, pl.UInt8, pl.Boolean, pl.Float32])
+def test_declared_columns_of_numbers_come_back_with_their_type(dtype):
+    """Beside a column of floats, with which they share an array."""
+    codes = pl.Series("k", [0, 1] * 30).cast(dtype)
+    frame = pl.DataFrame({"a": np.linspace(0, 1, 60) ** 2}).with_columns(codes)
+    schema, numbers = find_schema(frame, ["k"])
+    kind = type(codes[0])
+    assert [type(level) for level in schema.levels["k"]] == [kind, kind]
+    assert scan(stream_of(frame), ["k"]).levels == schema.levels
+    back = to_container(schema, numbers, "polars")
+    assert back.equals(frame) and back.schema == frame.schema
+    again = to_container(schema, numbers, "pandas")["k"]
+    assert str(again.dtype) == str(codes.to_numpy().dtype) and again.to_list() == codes.to_list()

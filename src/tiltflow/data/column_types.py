@@ -70,6 +70,21 @@ def is_whole(kind: ColumnType) -> bool:
     return kind.name.lower().lstrip("u").startswith("int")
 
 
+def typed_levels(levels: Levels, types: Types) -> dict[str, tuple[Any, ...]]:
+    """Levels as their columns have them: an array that is made of all columns has floats alone."""
+    typed = {}
+    for name, found in levels.items():
+        kind = types.get(name)
+        of_numbers = all(isinstance(level, int | float) for level in found)
+        if kind is not None and of_numbers and is_whole(kind):
+            typed[name] = tuple(int(level) for level in found)
+        elif kind is not None and of_numbers and kind.name in ("bool", "boolean"):
+            typed[name] = tuple(bool(level) for level in found)
+        else:
+            typed[name] = found
+    return typed
+
+
 def read_type(stored: Mapping[str, Any]) -> ColumnType:
     """A type from its fields in JSON; raises `KeyError`, `TypeError` or `ValueError` for others."""
     kind = ColumnType(**stored)
@@ -126,11 +141,13 @@ def _cells(
     column: Float[np.ndarray, " n"], levels: tuple[Any, ...] | None, kind: ColumnType | None
 ) -> np.ndarray:
     """The cells as NumPy holds them: levels as objects, numbers of the column's type."""
+    name = "float64" if kind is None else kind.name.lower().replace("boolean", "bool")
     if levels is not None:
         known = np.empty(len(levels), object)
         known[:] = levels
+        if kind is not None and name in NUMBERS and not any(isinstance(it, str) for it in levels):
+            known = known.astype(name)
         return known[np.round(column).astype(int)]
-    name = "float64" if kind is None else kind.name.lower().replace("boolean", "bool")
     if name not in NUMBERS:
         return column
     dtype = np.dtype(name)

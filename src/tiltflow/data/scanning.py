@@ -30,6 +30,7 @@ from tiltflow.data.checks import (
     not_finite,
     refuse_constant,
 )
+from tiltflow.data.column_types import typed_levels
 from tiltflow.data.errors import InputError
 from tiltflow.data.matching import match_and_warn
 from tiltflow.data.schema import Schema
@@ -79,7 +80,7 @@ def scan(stream: Stream, categorical: Iterable[Any] | None) -> Scanned:
         if column.name not in levels:
             refuse_constant(column.least, column.most, column.name, stream.source)
     digest = hashlib.sha256(b"".join(column.digest.digest() for column in found))
-    return Scanned(stream, rows, levels, digest.hexdigest())
+    return Scanned(stream, rows, typed_levels(levels, stream.types), digest.hexdigest())
 
 
 def encoded(stream: Stream, levels: Levels) -> Iterator[Float[np.ndarray, "n d"]]:

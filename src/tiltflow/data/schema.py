@@ -17,7 +17,14 @@ from tiltflow.data.categories import (
     levels_of_frame,
 )
 from tiltflow.data.checks import as_table, check_cells, check_shape, check_table
-from tiltflow.data.column_types import Container, Types, as_container, is_whole, types_of
+from tiltflow.data.column_types import (
+    Container,
+    Types,
+    as_container,
+    is_whole,
+    typed_levels,
+    types_of,
+)
 from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
 from tiltflow.data.errors import InputError
 from tiltflow.data.matching import has_names, match_and_warn
@@ -59,9 +66,10 @@ def find_schema(
     values, columns = as_table(X)
     check_shape(values, columns, source)
     declared = declared_names(categorical)
-    levels = find_levels(values, columns, declared, levels_of_frame(X), source)
-    rows = check_table(encode(values, columns, levels, source), columns, source)
     types = types_of(X if hasattr(X, "columns") else values)
+    levels = find_levels(values, columns, declared, levels_of_frame(X), source)
+    levels = typed_levels(levels, types)
+    rows = check_table(encode(values, columns, levels, source), columns, source)
     return describe_columns(rows, columns, levels, types, named=has_names(X)), rows
 
 
