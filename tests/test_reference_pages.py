@@ -24,6 +24,7 @@ INTERNAL = {
     "data.scanning": "a stage of fits that read in batches",
     "data.settings": "checks of numbers that settings are",
     "data.shuffled": "a stage of fits that read in batches",
+    "data.text_columns": "reads a format for `data.tables`",
     "data.stand_in_tables": "tables of one experiment",
     "sampling.program_room": "watches the compiler's memory",
     "sampling.quick_jit": "a setting of the compiler",

@@ -182,17 +182,25 @@ class Score:
         import numpy as np
 
         from tiltflow.data.matching import has_names, match_columns
-        from tiltflow.data.schema import to_numbers
+        from tiltflow.data.schema import text_columns, to_numbers
         from tiltflow.data.streams import count_cells, open_stream, take_columns
-        from tiltflow.data.tables import as_frame, check_new, read_columns, write_table
+        from tiltflow.data.tables import (
+            as_frame,
+            check_new,
+            check_readable,
+            read_columns,
+            write_table,
+        )
         from tiltflow.memory import MOST_CELLS
 
         check_new(self.out)
-        stream = open_stream(self.data) if math.prod(count_cells(self.data)) > MOST_CELLS else None
-        columns = {} if stream else read_columns(self.data)
+        check_readable(self.data)
         from tiltflow.estimator import load
 
         estimator = load(self.run_folder)
+        keep_text, large = text_columns(estimator.schema_), count_cells(self.data)
+        stream = open_stream(self.data, None, keep_text) if math.prod(large) > MOST_CELLS else None
+        columns = {} if stream else read_columns(self.data, None, keep_text)
         names = [str(name) for name in estimator.feature_names_in_]
         given = stream.columns if stream else tuple(columns)
         matched, note = match_columns(

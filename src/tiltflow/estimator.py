@@ -20,7 +20,7 @@ from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import FAR, to_model_units, to_user_units
 from tiltflow.data.scanning import numbers_in_batches
-from tiltflow.data.schema import on_grids, to_container, to_numbers, to_rows
+from tiltflow.data.schema import on_grids, text_columns, to_container, to_numbers, to_rows
 from tiltflow.data.settings import MOST_SEED, check_positive, check_seed
 from tiltflow.data.streams import Stream
 from tiltflow.estimator_arguments import check_arguments, plain_arguments
@@ -301,7 +301,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         """A figure of each row of a table, large ones in batches."""
         check_is_fitted(self)
         source = source_of(X)
-        X = load_table(X, sizes_of(plain_arguments(self)))
+        sizes, text = sizes_of(plain_arguments(self)), text_columns(self.schema_)
+        X = load_table(X, sizes, keep_text=text)
         if isinstance(X, Stream):
             return np.concatenate([figure(rows) for rows in numbers_in_batches(self.schema_, X)])
         return figure(to_numbers(self.schema_, X, source))
@@ -390,7 +391,8 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         if n < 1:
             raise InputError(f"n: {n} samples asked for; ask for one or more")
         source = source_of(X)
-        rows = to_numbers(self.schema_, load_table(X, {}, whole=True), source, missing=True)
+        X = load_table(X, {}, whole=True, keep_text=text_columns(self.schema_))
+        rows = to_numbers(self.schema_, X, source, missing=True)
         if not len(rows):
             raise InputError(f"{source}: found no rows; give rows with missing cells")
         check_memory_of_draws(n * len(rows), rows.shape[1])

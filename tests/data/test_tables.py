@@ -281,7 +281,7 @@ def test_a_panic_of_polars_is_damage(tmp_path, capfd):
 def test_memory_that_does_not_suffice_is_told(tmp_path, monkeypatch):
     path = write(tmp_path / "t.csv", "a\n1\n")
 
-    def read_csv(path):
+    def read_csv(path, keep_text):
         raise MemoryError
 
     monkeypatch.setattr(tiltflow.data.tables, "read_csv", read_csv)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltflow.data.checks import is_number
-from tiltflow.data.delimited import MISSING
 from tiltflow.data.tables import ARRAYS, EXTENSIONS, read_columns, write_table
+from tiltflow.data.text_columns import MISSING
 
 ODD = [*" \t\n\r,;\"'#/\\=@%{}[]:.-_|<>&()", "é", "ß", "漢", "𝒙", "\u200b", "\u2028", "\ufeff"]
 NAMES = st.text([*"abN10", *ODD], min_size=1, max_size=12).filter(

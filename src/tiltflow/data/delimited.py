@@ -9,7 +9,7 @@ import contextlib
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +22,21 @@ from tiltflow.data.errors import InputError, reason
 from tiltflow.data.matching import CountedColumns
 from tiltflow.data.packed import check_unpacked, damaged
 from tiltflow.data.panics import panics_are_not_printed
+from tiltflow.data.text_columns import (
+    MISSING,
+    TEXT,
+    Kind,
+    as_found,
+    as_kind,
+    becomes_whole,
+    kind_of,
+    without_missing,
+)
 
 SEPARATORS = (",", ";", "\t")
-MISSING = ("", "NA", "N/A", "null", "NULL", "nan", "NaN", "NAN")
+
+KeepText = Callable[[Sequence[str], bool], Collection[str]]
+"""Of a table's columns, of which it is told whether they have names, those that are text."""
 
 
 class _Layout(NamedTuple):
@@ -34,13 +46,13 @@ class _Layout(NamedTuple):
     separator: str
 
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
+def read_csv(path: Path, keep_text: KeepText | None = None) -> dict[str, np.ndarray]:
     """Columns of a CSV file, `.csv` or `.csv.gz`, in their order.
 
     A first line of numbers is data (columns `x0`, `x1`, ..., which are `CountedColumns`). So is a
     first line that mixes numbers and text, unless a text cell of it stands above a number. Lines
     that start with `#` are comments; the separator is the first of comma, semicolon and tab that
-    the first line holds.
+    the first line holds. Columns that `keep_text` names are text, whatever they hold.
     Empty cells and `NA`, `N/A`, `null`, `NaN` are missing.
 
     Returns a (n,) array for each column: int64 if every cell is a whole number for which float64
@@ -53,7 +65,8 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     with _damage_is_named(path):
         layout = _layout(path)
         frame = _parse(path, layout)
-        columns = {name: _column(frame[name]) for name in layout.names}
+        firsts = _firsts(layout, keep_text)
+        columns = {name: as_found(frame[name], first)[0] for name, first in firsts.items()}
     return columns if layout.has_header else CountedColumns(columns)
 
 
@@ -66,7 +79,9 @@ class CsvBatches(NamedTuple):
     batches: Callable[[], Iterator[dict[str, np.ndarray]]]
 
 
-def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
+def csv_batches(
+    path: Path, rows_of: Callable[[int], int], keep_text: KeepText | None = None
+) -> CsvBatches:
     """A way through a file by so many rows as `rows_of` says, given the number of columns.
 
     What is numbers and what is text is decided over all rows, which are read once for that; all is
@@ -76,7 +91,7 @@ def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
     """
     with _damage_is_named(path):
         layout = _layout(path)
-        kinds = {name: _Kind(True, True, True, 0) for name in layout.names}
+        kinds = _firsts(layout, keep_text)
         rows = rows_of(len(layout.names))
         short = False
         with _parsing_is_explained(path, layout):
@@ -84,7 +99,7 @@ def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
                 short = short or frame.width != len(layout.names)
                 short = short or frame[:, -1].null_count() > 0
                 for name, text in zip(kinds, frame.get_columns()):
-                    kinds[name] = _kind(_cells(text), kinds[name])
+                    kinds[name] = kind_of(without_missing(text), kinds[name])
         found = _blank_rows(path, layout) if short else []
         blank = found if len(layout.names) > 1 else []
         # Blank lines were rows of missing cells so far.
@@ -96,10 +111,16 @@ def csv_batches(path: Path, rows_of: Callable[[int], int]) -> CsvBatches:
         with _damage_is_named(path), _parsing_is_explained(path, layout):
             for frame in _text_batches(path, layout, rows, blank):
                 text = _named(path, layout, frame)
-                yield {name: _converted(_cells(text[name]), kinds[name]) for name in kinds}
+                yield {name: as_kind(without_missing(text[name]), kinds[name]) for name in kinds}
 
-    whole = [name for name, kind in kinds.items() if _becomes_whole(kind)]
+    whole = [name for name, kind in kinds.items() if becomes_whole(kind)]
     return CsvBatches(layout.names, layout.has_header, whole, batches)
+
+
+def _firsts(layout: _Layout, keep_text: KeepText | None) -> dict[str, Kind]:
+    """What each column may be before its cells are seen."""
+    kept = keep_text(layout.names, layout.has_header) if keep_text else ()
+    return {name: TEXT if name in kept else Kind() for name in layout.names}
 
 
 @contextlib.contextmanager
@@ -256,69 +277,3 @@ def _blank_rows(path: Path, layout: _Layout) -> list[int]:
             )
         row += 1
     return blank
-
-
-class _Kind(NamedTuple):
-    """Whether all cells seen so far are numbers, booleans, whole numbers; and how many miss."""
-
-    numbers: bool
-    booleans: bool
-    whole: bool
-    missing: int
-
-
-def _column(text: pl.Series) -> np.ndarray:
-    """Strings as numbers where all of them are, as booleans where all are, else as they stand."""
-    numbers = _as_numbers(text)
-    if numbers.null_count() == text.null_count():  # most often, and much faster than what follows
-        return _converted(text, _Kind(True, False, _are_whole(text), text.null_count()))
-    cells = _cells(text)
-    return _converted(cells, _kind(cells, _Kind(True, True, True, 0)))
-
-
-def _cells(text: pl.Series) -> pl.Series:
-    text = text.str.strip_chars()
-    return text.set(text.is_in(MISSING), None)
-
-
-def _kind(cells: pl.Series, before: _Kind) -> _Kind:
-    numbers = before.numbers and _as_numbers(cells).null_count() == cells.null_count()
-    # A column that is all missing so far is of both kinds.
-    booleans = before.booleans and _are_booleans(cells)
-    whole = before.whole and numbers and _are_whole(cells)
-    return _Kind(numbers, booleans, whole, before.missing + cells.null_count())
-
-
-def _are_booleans(cells: pl.Series) -> bool:
-    """Whether all that are not missing are; of most columns the first cells tell that not."""
-    parts = (part.drop_nulls().str.to_lowercase() for part in (cells.head(100), cells))
-    return all(part.is_in(["true", "false"]).all() for part in parts)
-
-
-def _are_whole(cells: pl.Series) -> bool:
-    """Whether all that are not missing are, and float64 has room for them."""
-    parts = ((part, part.cast(pl.Int64, strict=False)) for part in (cells.head(100), cells))
-    return all(
-        whole.null_count() == part.null_count() and whole.is_between(-(2**53), 2**53).all()
-        for part, whole in parts
-    )
-
-
-def _becomes_whole(kind: _Kind) -> bool:
-    """Integers have no value for a cell that is missing."""
-    return kind.numbers and kind.whole and not kind.missing
-
-
-def _as_numbers(cells: pl.Series) -> pl.Series:
-    return cells.cast(pl.Float64, strict=False)
-
-
-def _converted(cells: pl.Series, kind: _Kind) -> np.ndarray:
-    if _becomes_whole(kind):
-        return cells.cast(pl.Int64).to_numpy()
-    if kind.numbers:
-        return _as_numbers(cells).fill_null(float("nan")).to_numpy()
-    if kind.booleans:
-        booleans = (cells.str.to_lowercase() == "true").cast(pl.Float64)
-        return booleans.fill_null(float("nan")).to_numpy()
-    return np.asarray(cells.fill_null("").to_list(), dtype=object)

@@ -25,9 +25,10 @@ from tiltflow.data.column_types import (
     typed_levels,
     types_of,
 )
+from tiltflow.data.delimited import KeepText
 from tiltflow.data.dequantisation import find_quanta, most_frequent, requantise, share_of_ties
 from tiltflow.data.errors import InputError
-from tiltflow.data.matching import has_names, match_and_warn
+from tiltflow.data.matching import has_names, match_and_warn, match_columns
 
 MANY_TIES = 0.2
 
@@ -136,6 +137,23 @@ def to_numbers(
         values = values[:, places]
     coded = encode(values, schema.columns, schema.levels, source)
     return check_cells(coded, schema.columns, source, missing)
+
+
+def text_columns(schema: Schema) -> KeepText:
+    """Which columns of a file are text since they were so in the fit, even if they hold numbers."""
+    levels = schema.levels
+    of_text = {name for name in levels if all(isinstance(each, str) for each in levels[name])}
+
+    def keep_text(columns: Sequence[str], named: bool) -> set[str]:
+        real = schema.named
+        own = dict(zip(columns, columns))
+        try:
+            taken, _ = match_columns(own, schema.columns, "", named=named, names_are_real=real)
+        except InputError:  # is raised again where the rows are matched
+            return set()
+        return {taken[name] for name in of_text}
+
+    return keep_text
 
 
 def on_grids(schema: Schema, numbers: Float[np.ndarray, "*n d"]) -> Float[np.ndarray, "*n d"]:

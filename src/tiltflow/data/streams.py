@@ -15,7 +15,7 @@ import polars as pl
 from tiltflow.data.categories import Levels, levels_of_frame
 from tiltflow.data.checks import as_table, check_shape
 from tiltflow.data.column_types import ColumnType, Types, types_of
-from tiltflow.data.delimited import csv_batches
+from tiltflow.data.delimited import KeepText, csv_batches
 from tiltflow.data.errors import InputError, damage_is_named
 from tiltflow.data.matching import has_names
 from tiltflow.data.tables import (
@@ -29,6 +29,8 @@ from tiltflow.data.tables import (
 
 BATCH_ROWS, BATCH_CELLS = 65_536, 4_000_000
 """The most of a table that is in memory at once."""
+WHOLE = (".npz", ".h5")
+"""Files that are read as a whole."""
 
 Batch = Mapping[str, np.ndarray]
 
@@ -88,7 +90,9 @@ def take_columns(stream: Stream, taken: Mapping[str, str]) -> Stream:
     return stream._replace(columns=tuple(taken), batches=batches)
 
 
-def open_stream(path: str | Path, label_column: str | None = None) -> Stream:
+def open_stream(
+    path: str | Path, label_column: str | None = None, keep_text: KeepText | None = None
+) -> Stream:
     """The rows of a table's file, as `read_features` gives them, but for `label_column`.
 
     NPZ and HDF5 files are read as a whole first.
@@ -98,10 +102,10 @@ def open_stream(path: str | Path, label_column: str | None = None) -> Stream:
     """
     path = Path(path)
     check_readable(path)
-    opener = _OPENERS.get(extension(path))
-    if opener is None:
+    if extension(path) in WHOLE:
         return stream_of(as_frame(read_features(path, label_column)[0]), str(path))
-    stream = opener(path)
+    opener = _OPENERS.get(extension(path))
+    stream = opener(path) if opener else _open_csv(path, keep_text)
     if label_column is None:
         return stream
     if label_column not in stream.columns:
@@ -152,8 +156,8 @@ def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy fra
     return Stream(names, batches, source, {}, types_of(pl.DataFrame(schema=schema)))
 
 
-def _open_csv(path: Path) -> Stream:
-    found = csv_batches(path, batch_rows)
+def _open_csv(path: Path, keep_text: KeepText | None) -> Stream:
+    found = csv_batches(path, batch_rows, keep_text)
     types = {name: ColumnType("int64") for name in found.whole}
     return Stream(tuple(found.names), found.batches, str(path), {}, types, found.has_header)
 
@@ -237,8 +241,6 @@ def _count_lazy(scan: pl.LazyFrame) -> tuple[int, int]:
 
 
 _OPENERS: dict[str, Callable[[Path], Stream]] = {
-    ".csv": _open_csv,
-    ".csv.gz": _open_csv,
     ".parquet": _open_parquet,
     ".arrow": _open_arrow,
     ".feather": _open_arrow,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Shaped
 
 from tiltflow.data.arrays import load_h5, load_npy, load_npz
 from tiltflow.data.checks import check_width, is_number
-from tiltflow.data.delimited import read_csv
+from tiltflow.data.delimited import KeepText, read_csv
 from tiltflow.data.errors import InputError, damage_is_named, too_large
 from tiltflow.data.matching import CountedColumns, CountedFrame, has_names
 from tiltflow.data.panics import panics_are_not_printed
@@ -57,13 +57,13 @@ def read_table(path: str | Path, label_column: str | None = None) -> Table:
 
 
 def read_features(
-    path: str | Path, label_column: str | None = None
+    path: str | Path, label_column: str | None = None, keep_text: KeepText | None = None
 ) -> tuple[dict[str, np.ndarray], Shaped[np.ndarray, " n"] | None]:
     """As `read_columns`, with `label_column` set apart.
 
     Raises `InputError` as `read_columns` does, and where there is no such column.
     """
-    columns = read_columns(path, label_column)
+    columns = read_columns(path, label_column, keep_text)
     if label_column is None:
         return columns, None
     if label_column not in columns:
@@ -118,7 +118,9 @@ def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     return frame.with_columns(typed)
 
 
-def read_columns(path: str | Path, label_column: str | None = None) -> dict[str, np.ndarray]:
+def read_columns(
+    path: str | Path, label_column: str | None = None, keep_text: KeepText | None = None
+) -> dict[str, np.ndarray]:
     """All the columns of a table, (n,) each, in order.
 
     float64; or of integers where a file of text or of arrays has these alone; or objects where
@@ -126,15 +128,16 @@ def read_columns(path: str | Path, label_column: str | None = None) -> dict[str,
 
     They are `CountedColumns` where the file has no names for them.
 
-    `label_column` only serves files of arrays, where labels are an array beside the table.
+    `label_column` only serves files of arrays, where labels are an array beside the table;
+    `keep_text` files of text, of which it names the columns that are not to become numbers.
 
     Raises `InputError` as `read_table` does, but for text.
     """
     path = Path(path)
-    read = _READERS[extension(path)]
     check_readable(path)
+    read = _READERS.get(extension(path))
     try:
-        columns = read(path, label_column)
+        columns = read(path, label_column) if read else read_csv(path, keep_text)
     except PermissionError:
         raise InputError(f"{path}: may not be read; change its permissions") from None
     except MemoryError as error:
@@ -223,10 +226,6 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _read_csv(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
-    return read_csv(path)
 
 
 def _read_parquet(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
@@ -359,8 +358,6 @@ def _write_h5(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
 
 
 _READERS = {
-    ".csv": _read_csv,
-    ".csv.gz": _read_csv,
     ".parquet": _read_parquet,
     ".arrow": _read_arrow,
     ".feather": _read_arrow,
