@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tiltflow.data.errors import InputError
 from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import find_schema, text_columns, to_numbers
 from tiltflow.data.streams import open_stream
@@ -45,3 +46,38 @@ def test_levels_of_text_that_look_like_numbers_are_known_again(tmp_path, cells, 
     np.testing.assert_array_equal(scored, numbers[numbers[:, 1] == code])
     found = list(numbers_in_batches(schema, open_stream(tmp_path / "t.csv", keep_text=keep_text)))
     np.testing.assert_array_equal(np.concatenate(found), scored)
+
+
+@pytest.mark.parametrize("rows", [3, 400])
+@pytest.mark.parametrize("header", ["a;b\n", ""])
+def test_decimal_commas_are_read_as_points_and_told(tmp_path, rows, header):
+    """Few values or many: they are no levels of text."""
+    a = np.round(np.random.default_rng(0).normal(size=rows) * 100, 3)
+    lines = [f"{cell};{place}".replace(".", ",") for place, cell in enumerate(a)]
+    path = tmp_path / "t.csv"
+    path.write_text(header + "\n".join([*lines, ",5;7", "-1,5e-3;8"]) + "\n")
+    with pytest.warns(UserWarning, match=r"decimal commas are read as points .* in (a|x0)$"):
+        columns = read_columns(path)
+    first, second = columns.values()
+    np.testing.assert_array_equal(first, [*a, 0.5, -0.0015])
+    np.testing.assert_array_equal(second, [*range(rows), 7, 8])
+    with pytest.warns(UserWarning, match="decimal commas"):
+        (batch,) = open_stream(path).batches()
+    for name, column in columns.items():
+        np.testing.assert_array_equal(batch[name], column)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("a;b\n1,234,567;2\n5,5;3\n", "1,234,567"),
+        ("a;b\n1.234,5;2\n5,5;3\n", "1.234,5"),
+        ('a,b\n"1,5",2\n"5,5",3\n', "1,5"),
+    ],
+)
+def test_what_may_be_thousands_stays_text_and_is_advised(tmp_path, text, first):
+    (tmp_path / "t.csv").write_text(text)
+    columns = read_columns(tmp_path / "t.csv")
+    assert columns["a"][0] == first
+    with pytest.raises(InputError, match="write numbers with a decimal point, and thousands wit"):
+        find_schema(as_frame(columns), None)

@@ -222,6 +222,7 @@ def mostly_words(
         raise InputError(
             f"{source}: row {row + 1}, column '{name}' holds {cell[:40]!r}, not a number, "
             "where most cells are numbers; mend that cell, or drop the row or the column"
+            f"{_of_numbers(cell)}"
         )
     return words > 0
 
@@ -235,7 +236,15 @@ def _refuse_free_text(counts: Counter[Any], name: str, source: str) -> None:
             f"{source}: column '{name}' holds text of {len(found)} levels in {rows} rows "
             f"({str(found[0])[:40]!r}, ...), too many to learn their shares; drop the column, set "
             "it apart as labels, join rare levels, or name it among the categorical columns"
+            f"{_of_numbers(found[0])}"
         )
+
+
+def _of_numbers(cell: Any) -> str:
+    """More advice on numbers as people write them."""
+    if not isinstance(cell, str) or not re.fullmatch(r"[+-]?\d[\d.,' \u00a0\u202f]*\d", cell):
+        return ""
+    return "; write numbers with a decimal point, and thousands without separators"
 
 
 def _is_date(level: Any) -> bool:

@@ -8,8 +8,9 @@ of these may have happened, so that large files are parsed once, by Polars.
 import contextlib
 import csv
 import gzip
+import warnings
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,9 @@ from tiltflow.data.text_columns import (
     as_found,
     as_kind,
     becomes_whole,
+    has_commas,
     kind_of,
+    may_have_comma,
     without_missing,
 )
 
@@ -52,8 +55,10 @@ def read_csv(path: Path, keep_text: KeepText | None = None) -> dict[str, np.ndar
     A first line of numbers is data (columns `x0`, `x1`, ..., which are `CountedColumns`). So is a
     first line that mixes numbers and text, unless a text cell of it stands above a number. Lines
     that start with `#` are comments; the separator is the first of comma, semicolon and tab that
-    the first line holds. Columns that `keep_text` names are text, whatever they hold.
-    Empty cells and `NA`, `N/A`, `null`, `NaN` are missing.
+    the first line holds, or the one that leaves numbers with decimal commas. These are read as
+    points, with a warning, where a column holds nothing else but whole numbers. Columns that
+    `keep_text` names are text, whatever they hold. Empty cells and `NA`, `N/A`, `null`, `NaN` are
+    missing.
 
     Returns a (n,) array for each column: int64 if every cell is a whole number for which float64
     has room, float64 with NaN where missing if every other cell is a number or a boolean, else an
@@ -66,7 +71,9 @@ def read_csv(path: Path, keep_text: KeepText | None = None) -> dict[str, np.ndar
         layout = _layout(path)
         frame = _parse(path, layout)
         firsts = _firsts(layout, keep_text)
-        columns = {name: as_found(frame[name], first)[0] for name, first in firsts.items()}
+        found = {name: as_found(frame[name], first) for name, first in firsts.items()}
+    _warn_of_commas(path, {name: kind for name, (_, kind) in found.items()})
+    columns = {name: column for name, (column, _) in found.items()}
     return columns if layout.has_header else CountedColumns(columns)
 
 
@@ -107,6 +114,8 @@ def csv_batches(
             name: kind._replace(missing=kind.missing - len(blank)) for name, kind in kinds.items()
         }
 
+    _warn_of_commas(path, kinds)
+
     def batches() -> Iterator[dict[str, np.ndarray]]:
         with _damage_is_named(path), _parsing_is_explained(path, layout):
             for frame in _text_batches(path, layout, rows, blank):
@@ -120,7 +129,18 @@ def csv_batches(
 def _firsts(layout: _Layout, keep_text: KeepText | None) -> dict[str, Kind]:
     """What each column may be before its cells are seen."""
     kept = keep_text(layout.names, layout.has_header) if keep_text else ()
-    return {name: TEXT if name in kept else Kind() for name in layout.names}
+    first = Kind(commas=layout.separator != ",")
+    return {name: TEXT if name in kept else first for name in layout.names}
+
+
+def _warn_of_commas(path: Path, kinds: Mapping[str, Kind]) -> None:
+    """Nobody but the user knows that 1,234 was not meant as a thousand."""
+    found = [name for name, kind in kinds.items() if has_commas(kind)]
+    if found:
+        warnings.warn(
+            f"{path}: decimal commas are read as points (1,234 as 1.234) in {', '.join(found)}",
+            stacklevel=5,
+        )
 
 
 @contextlib.contextmanager
@@ -155,15 +175,24 @@ def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, st
         try:
             first = next((text for text in content if text.strip()), "")
             if separator is None:
-                # What is quoted separates nothing.
-                bare = "".join(first.split('"')[::2])
-                separator = next((s for s in SEPARATORS if s in bare), ",")
+                separator = _separator(first)
             start = line
             for cells in csv.reader(chain([first], content), delimiter=separator, strict=True):
                 yield start or line, separator, cells
                 start = 0  # where the first record starts, for the others where they end
         except csv.Error as error:
             raise InputError(f"{path}: line {line} is not valid CSV ({error}); mend it") from None
+
+
+def _separator(line: str) -> str:
+    """What parts the cells of a file that starts with a line."""
+    # What is quoted separates nothing.
+    bare = "".join(line.split('"')[::2])
+    for separator in (each for each in SEPARATORS if each != "," and each in bare):
+        cells = [cell.strip() for cell in bare.split(separator)]
+        if all("," not in cell or may_have_comma(cell) for cell in cells):
+            return separator
+    return next((each for each in SEPARATORS if each in bare), ",")
 
 
 def _layout(path: Path) -> _Layout:
@@ -175,7 +204,7 @@ def _layout(path: Path) -> _Layout:
     check_width(len(first), str(path))
     first = [cell.strip() for cell in first]
     _, _, second = next(records, (0, "", []))
-    if not _is_header(first, [cell.strip() for cell in second]):
+    if not _is_header(first, [cell.strip() for cell in second], separator):
         return _Layout([f"x{i}" for i in range(len(first))], False, line, separator)
     seen: set[str] = set()
     for position, name in enumerate(first):
@@ -195,11 +224,14 @@ def _layout(path: Path) -> _Layout:
     return _Layout(first, True, line, separator)
 
 
-def _is_header(first: list[str], second: list[str]) -> bool:
-    text = [cell not in MISSING and not is_number(cell) for cell in first]
-    if not any(is_number(cell) for cell in first):
+def _is_header(first: list[str], second: list[str], separator: str) -> bool:
+    def is_one(cell: str) -> bool:
+        return is_number(cell) or (separator != "," and may_have_comma(cell))
+
+    text = [cell not in MISSING and not is_one(cell) for cell in first]
+    if not any(is_one(cell) for cell in first):
         return True
-    return any(is_text and is_number(below) for is_text, below in zip(text, second))
+    return any(is_text and is_one(below) for is_text, below in zip(text, second))
 
 
 def _parse(path: Path, layout: _Layout) -> pl.DataFrame:

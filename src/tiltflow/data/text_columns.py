@@ -1,14 +1,17 @@
 """Columns of the text of a CSV file, as whole numbers, as numbers, as booleans or as text.
 
-A kind is what all cells of a column are; batches of a column are looked at one after the other.
+Numbers may have decimal commas where something else parts the cells. A kind is what all cells of
+a column are; batches of a column are looked at one after the other.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 MISSING = ("", "NA", "N/A", "null", "NULL", "nan", "NaN", "NAN")
+_NUMBER = r"[+-]?([0-9]+|[0-9]*,[0-9]+)([eE][+-]?[0-9]+)?"
 
 
 class Kind(NamedTuple):
@@ -17,6 +20,8 @@ class Kind(NamedTuple):
     numbers: bool = True
     booleans: bool = True
     whole: bool = True
+    commas: bool = False
+    """Whether they are numbers with decimal commas, or whole; never in files that commas part."""
     missing: int = 0
 
 
@@ -51,6 +56,7 @@ def kind_of(cells: pl.Series, before: Kind) -> Kind:
         # A column that is all missing so far is of both kinds.
         booleans=before.booleans and _are_booleans(cells),
         whole=before.whole and numbers and _are_whole(cells),
+        commas=before.commas and _have_commas(cells),
         missing=before.missing + cells.null_count(),
     )
 
@@ -60,12 +66,24 @@ def becomes_whole(kind: Kind) -> bool:
     return kind.numbers and kind.whole and not kind.missing
 
 
+def has_commas(kind: Kind) -> bool:
+    """Whether a column is of numbers, one at least with a decimal comma."""
+    return kind.commas and not kind.numbers
+
+
+def may_have_comma(cell: str) -> bool:
+    """Whether the text of a cell is a number with a decimal comma, or whole."""
+    return re.fullmatch(_NUMBER, cell) is not None
+
+
 def as_kind(cells: pl.Series, kind: Kind) -> np.ndarray:
     """Cells `without_missing` as an array, (n,): nan, or "" in text, where one misses."""
     if becomes_whole(kind):
         return cells.cast(pl.Int64).to_numpy()
     if kind.numbers:
         return _as_numbers(cells).fill_null(float("nan")).to_numpy()
+    if has_commas(kind):
+        return _as_numbers(cells.str.replace(",", ".")).fill_null(float("nan")).to_numpy()
     if kind.booleans:
         booleans = (cells.str.to_lowercase() == "true").cast(pl.Float64)
         return booleans.fill_null(float("nan")).to_numpy()
@@ -85,6 +103,11 @@ def _are_whole(cells: pl.Series) -> bool:
         whole.null_count() == part.null_count() and whole.is_between(-(2**53), 2**53).all()
         for part, whole in parts
     )
+
+
+def _have_commas(cells: pl.Series) -> bool:
+    parts = (part.drop_nulls() for part in (cells.head(100), cells))
+    return all(part.str.contains(f"^(?:{_NUMBER})$").all() for part in parts)
 
 
 def _as_numbers(cells: pl.Series) -> pl.Series:
