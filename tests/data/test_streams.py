@@ -13,6 +13,7 @@ from tiltflow.data.column_types import ColumnType
 from tiltflow.data.errors import InputError
 from tiltflow.data.streams import count_cells, open_stream, stream_of
 from tiltflow.data.tables import EXTENSIONS, as_frame, read_features, write_table
+from tiltflow.loading import load_table
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -130,6 +131,25 @@ def test_whole_numbers_of_files_have_their_type(tmp_path):
     assert set(open_stream(tmp_path / "t.npy").types.values()) == {ColumnType("int16")}
     np.save(tmp_path / "t.npy", np.zeros((3, 2), np.float32))
     assert open_stream(tmp_path / "t.npy").types == {}
+
+
+def test_labels_leave_no_type_behind(tmp_path):
+    """Types of no column of the fit would be refused when its model is read again."""
+    polars.DataFrame(table()).write_parquet(tmp_path / "t.parquet")
+    assert open_stream(tmp_path / "t.parquet", "b").types == {"a": ColumnType("float64")}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_row_labels_of_pandas_are_no_column(tmp_path, kind):
+    path = tmp_path / f"t.{kind}"
+    frame = polars.DataFrame(table()).with_columns(__index_level_0__=polars.lit(7))
+    getattr(frame, {"parquet": "write_parquet", "arrow": "write_ipc"}[kind])(path)
+    for stream in (open_stream(path), stream_of(frame.lazy())):
+        assert stream.columns == ("a", "b") and set(stream.types) == {"a", "b"}
+        assert_same(collected(stream), read_features(path)[0])
+    assert load_table(path, {}).columns == ["a", "b"]
+    with pytest.raises(InputError, match="no column to learn from"):
+        stream_of(frame.lazy().select("__index_level_0__"))
 
 
 def test_text_of_files_is_missing_where_it_is_empty(tmp_path):

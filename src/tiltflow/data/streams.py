@@ -23,6 +23,7 @@ from tiltflow.data.tables import (
     as_frame,
     check_readable,
     extension,
+    features_of,
     frame_columns,
     read_features,
 )
@@ -87,7 +88,11 @@ def take_columns(stream: Stream, taken: Mapping[str, str]) -> Stream:
         for batch in stream.batches():
             yield {name: batch[theirs] for name, theirs in taken.items()}
 
-    return stream._replace(columns=tuple(taken), batches=batches)
+    levels, types = (
+        {name: known[theirs] for name, theirs in taken.items() if theirs in known}
+        for known in (stream.levels, stream.types)
+    )
+    return stream._replace(columns=tuple(taken), batches=batches, levels=levels, types=types)
 
 
 def open_stream(
@@ -146,14 +151,17 @@ def _columns_of(rows: Any, columns: list[str]) -> Batch:
 def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy frame") -> Stream:
     with damage_is_named(Path(source), kind):
         schema = scan().collect_schema()
-    names = tuple(schema.names())
+    names = tuple(features_of(schema.names()))
+    if not names:
+        raise InputError(f"{source}: there is no column to learn from; give columns of numbers")
 
     def batches() -> Iterator[Batch]:
         with damage_is_named(Path(source), kind):
             for frame in scan().collect_batches(chunk_size=batch_rows(len(names))):
                 yield frame_columns(frame, Path(source))
 
-    return Stream(names, batches, source, {}, types_of(pl.DataFrame(schema=schema)))
+    types = types_of(pl.DataFrame(schema={name: schema[name] for name in names}))
+    return Stream(names, batches, source, {}, types)
 
 
 def _open_csv(path: Path, keep_text: KeepText | None) -> Stream:

@@ -2,7 +2,8 @@
 
 import gzip
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -244,11 +245,17 @@ def _read_ndjson(path: Path, label_column: str | None) -> dict[str, np.ndarray]:
         return frame_columns(pl.read_ndjson(path.read_bytes(), infer_schema_length=None), path)
 
 
+def features_of(names: Sequence[str]) -> list[str]:
+    """Names of a file's columns without those that pandas has put there for its row labels."""
+    return [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]
+
+
 def frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
     """Columns of a frame as `read_columns` gives them; raises `InputError` at nested ones."""
     check_width(frame.width, str(path))
     columns = {}
-    for name, dtype in frame.schema.items():
+    for name in features_of(frame.columns):
+        dtype = frame.schema[name]
         series = frame[name]
         if dtype.is_numeric() or dtype.base_type() in (pl.Boolean, pl.Null):
             columns[name] = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
