@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 import tiltflow.data.streams
 from tiltflow.data.column_types import ColumnType
 from tiltflow.data.errors import InputError
+from tiltflow.data.scanning import scan
+from tiltflow.data.schema import find_schema
 from tiltflow.data.streams import count_cells, open_stream, stream_of
 from tiltflow.data.tables import EXTENSIONS, as_frame, read_features, write_table
 from tiltflow.loading import load_table
@@ -156,3 +158,23 @@ def test_text_of_files_is_missing_where_it_is_empty(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("a,b\n1,x\n2,\n3,y\n")
     assert as_frame(collected(open_stream(path)))["b"].to_list() == ["x", None, "y"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_categories_of_files_are_declared_and_keep_their_order(tmp_path, kind):
+    """More levels than text may have, and an order that is not the alphabet's."""
+    names = [f"n{place:03}" for place in range(120)]
+    sizes = ["small", "large", "middle"]
+    frame = polars.DataFrame({"a": np.arange(240.0) ** 0.5, "n": names * 2, "s": sizes * 80})
+    frame = frame.cast({"n": polars.Categorical(), "s": polars.Enum(sizes)})
+    path = tmp_path / f"t.{kind}"
+    getattr(frame, {"parquet": "write_parquet", "arrow": "write_ipc"}[kind])(path)
+    schema, rows = find_schema(frame, None)
+    assert schema.levels == {"n": tuple(names), "s": tuple(sizes)}
+    whole, of_file = find_schema(load_table(path, {}), None)
+    assert whole.levels == schema.levels and whole.types == schema.types
+    np.testing.assert_array_equal(of_file, rows)
+    for stream in (open_stream(path), stream_of(frame.lazy())):
+        found = scan(stream, None)
+        assert found.levels == schema.levels and stream.types == schema.types
+    assert "s" not in open_stream(path, "s").levels

@@ -151,6 +151,7 @@ def _columns_of(rows: Any, columns: list[str]) -> Batch:
 def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy frame") -> Stream:
     with damage_is_named(Path(source), kind):
         schema = scan().collect_schema()
+        levels = _levels_of(scan(), schema)
     names = tuple(features_of(schema.names()))
     if not names:
         raise InputError(f"{source}: there is no column to learn from; give columns of numbers")
@@ -161,7 +162,16 @@ def _lazy(scan: Callable[[], pl.LazyFrame], source: str, kind: str = "a lazy fra
                 yield frame_columns(frame, Path(source))
 
     types = types_of(pl.DataFrame(schema={name: schema[name] for name in names}))
-    return Stream(names, batches, source, {}, types)
+    return Stream(names, batches, source, levels, types)
+
+
+def _levels_of(frame: pl.LazyFrame, schema: Mapping[str, Any]) -> Levels:
+    """As `levels_of_frame`; of its columns, only those that know no levels are read."""
+    levels = levels_of_frame(pl.DataFrame(schema=schema))
+    for name, dtype in schema.items():
+        if isinstance(dtype, pl.Categorical):
+            levels |= levels_of_frame(frame.select(pl.col(name).unique()).collect())
+    return levels
 
 
 def _open_csv(path: Path, keep_text: KeepText | None) -> Stream:

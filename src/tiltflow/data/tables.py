@@ -100,7 +100,7 @@ def as_frame(columns: Mapping[str, np.ndarray]) -> pl.DataFrame:
 
 
 def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
-    """`as_frame` of a file, with the types of its numbers where its kind of file has types.
+    """`as_frame` of a file, with the types that its kind of file has for numbers and categories.
 
     Whole numbers that float64 has no room for stay as they were read.
     """
@@ -110,7 +110,11 @@ def as_in_file(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
         schema = _SCANNERS[extension(path)](path).collect_schema()
     typed = []
     for name, dtype in schema.items():
-        if name not in frame.columns or frame[name].dtype != pl.Float64:
+        if name not in frame.columns:
+            continue
+        if isinstance(dtype, pl.Categorical | pl.Enum):
+            typed.append(frame[name].cast(dtype))
+        if frame[name].dtype != pl.Float64:
             continue
         column = frame[name].fill_nan(None)
         exact = not dtype.is_integer() or (column.abs() < 2**53).all()
