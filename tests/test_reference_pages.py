@@ -26,6 +26,7 @@ INTERNAL = {
     "data.shuffled": "a stage of fits that read in batches",
     "data.text_columns": "reads a format for `data.tables`",
     "data.stand_in_tables": "tables of one experiment",
+    "data.written_dates": "a part of `data.categories`",
     "sampling.program_room": "watches the compiler's memory",
     "sampling.quick_jit": "a setting of the compiler",
     "training.ahead": "compiles in the background",

@@ -154,6 +154,21 @@ def test_row_labels_of_pandas_are_no_column(tmp_path, kind):
         stream_of(frame.lazy().select("__index_level_0__"))
 
 
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_spans_of_time_are_dates_or_labels_and_no_damage(tmp_path, kind):
+    path = tmp_path / f"t.{kind}"
+    spans = polars.Series("d", [90, None, 3] * 8).cast(polars.Duration("us"))
+    frame = polars.DataFrame(table())[:23].with_columns(spans[:23])
+    getattr(frame, {"parquet": "write_parquet", "arrow": "write_ipc"}[kind])(path)
+    with pytest.raises(InputError, match=r"column 'd' holds dates .*days since a first day"):
+        find_schema(load_table(path, {}), None)
+    with pytest.raises(InputError, match=r"column 'd' holds dates .*days since a first day"):
+        scan(open_stream(path), None)
+    _, labels = read_features(path, "d")
+    assert labels is not None and labels[:3].tolist() == ["PT0.00009S", "", "PT0.000003S"]
+    assert open_stream(path, "d").columns == ("a", "b")
+
+
 def test_text_of_files_is_missing_where_it_is_empty(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("a,b\n1,x\n2,\n3,y\n")

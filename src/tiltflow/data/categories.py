@@ -4,7 +4,6 @@ A code is spread over a cell of width 1 as any whole number is (`dequantisation.
 log-density in such a column is the log-probability of its level.
 """
 
-import datetime
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,23 +14,12 @@ from jaxtyping import Float, Shaped
 
 from tiltflow.data.checks import OF_DATES, dtypes_of, is_number
 from tiltflow.data.errors import InputError
+from tiltflow.data.written_dates import is_date
 
 LEAST_ROWS_PER_LEVEL = 10
 MOST_LEVELS = 100
 """Text with more levels, or fewer rows of each, is taken for names or remarks: a density of them
 would only remember."""
-
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
-_CLOCK = r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?: ?[ap]m)?"
-_DAY = (
-    r"\d{1,2}[./-]\d{1,2}[./-]\d{4}",
-    r"\d{4}[./-]\d{1,2}[./-]\d{1,2}",
-    r"\d{1,2}/\d{1,2}/\d{2}",
-    rf"\d{{1,2}}[ .-]*{_MONTH}[ .,-]*\d{{2,4}}",
-    rf"{_MONTH}[ .-]*\d{{1,2}},? *\d{{4}}",
-)
-DATE = re.compile(rf"(?:{'|'.join(_DAY)})(?:[ ,T]+{_CLOCK}.*)?|{_CLOCK}", re.IGNORECASE)
-"""Dates and times as people write them, beside those of ISO 8601."""
 
 Levels = Mapping[str, tuple[Any, ...]]
 """For each categorical column its levels, in the order of their codes."""
@@ -229,7 +217,7 @@ def mostly_words(
 
 def _refuse_free_text(counts: Counter[Any], name: str, source: str) -> None:
     found, rows = list(counts), counts.total()
-    if all(_is_date(level) for level in found[:10]):
+    if all(is_date(level) for level in found[:10]):
         raise InputError(f"{source}: column '{name}' holds dates ({found[0]!r}); {OF_DATES}")
     if len(found) > MOST_LEVELS or rows < LEAST_ROWS_PER_LEVEL * len(found):
         raise InputError(
@@ -245,15 +233,3 @@ def _of_numbers(cell: Any) -> str:
     if not isinstance(cell, str) or not re.fullmatch(r"[+-]?\d[\d.,' \u00a0\u202f]*\d", cell):
         return ""
     return "; write numbers with a decimal point, and thousands without separators"
-
-
-def _is_date(level: Any) -> bool:
-    if not isinstance(level, str):
-        return False
-    if DATE.fullmatch(level.strip()):
-        return True
-    try:
-        datetime.datetime.fromisoformat(level)
-    except ValueError:
-        return False
-    return True

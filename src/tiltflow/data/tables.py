@@ -266,8 +266,10 @@ def frame_columns(frame: pl.DataFrame, path: Path) -> dict[str, np.ndarray]:
         elif dtype.is_nested() or dtype.base_type() in (pl.Binary, pl.Object):
             raise InputError(f"{path}: column '{name}' holds {dtype}, not numbers; drop it")
         else:
-            text = series.cast(pl.String).fill_null("")
-            columns[name] = np.asarray(text.to_list(), dtype=object)
+            # Spans of time have no cast, and would be no dates for the advice on these.
+            of_spans = dtype.base_type() is pl.Duration
+            text = series.dt.to_string("iso") if of_spans else series.cast(pl.String)
+            columns[name] = np.asarray(text.fill_null("").to_list(), dtype=object)
     return columns
 
 
