@@ -7,8 +7,9 @@ import pandas
 import polars
 import pytest
 
-from tiltflow.data.checks import as_table, check_cells, check_table
+from tiltflow.data.checks import as_numbers, as_table, check_cells, check_table
 from tiltflow.data.errors import InputError
+from tiltflow.data.streams import stream_of
 
 GOOD = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 1.0]])
 
@@ -96,6 +97,20 @@ def test_arrays_and_lists_get_names():
     assert array.shape == (2, 2) and names == ["x0", "x1"]
     with pytest.raises(InputError, match="rows have different lengths"):
         as_table([[1, 2], [3]])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int16, object])
+def test_masked_cells_are_missing(dtype):
+    masked = np.ma.array(GOOD.astype(dtype), mask=[[0, 0], [0, 1], [0, 0]])
+    table, _ = as_table(masked)
+    with pytest.raises(InputError, match=r"row 2, column 'x1' is nan.*the only such cell"):
+        check_cells(table, ["x0", "x1"], "X")
+    (first, *_) = stream_of(masked).batches()
+    assert np.isnan(as_numbers(first["x1"][:, None], ["x1"], "X")).tolist() == [
+        [False], [True], [False]
+    ]  # fmt: skip
+    whole, _ = as_table(np.ma.array(GOOD.astype(dtype)))
+    assert whole.dtype == dtype and whole.tolist() == GOOD.tolist()
 
 
 DAYS = [datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 2, 12)]

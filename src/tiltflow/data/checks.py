@@ -23,7 +23,7 @@ def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
     """The array and the column names of an array or of a polars or pandas data frame.
 
     Columns of plain arrays are called x0, x1, ... The array is as found: unchecked, of any shape
-    and dtype; that of a frame is (n, d).
+    and dtype, with nan where a cell was masked; that of a frame is (n, d).
 
     Raises:
         InputError: the rows have different lengths, columns hold dates or times, or the matrix is
@@ -43,6 +43,9 @@ def as_table(X: Any) -> tuple[np.ndarray, list[str]]:
         raise InputError(
             "the table: its rows have different lengths; give every row the same number of cells"
         ) from None
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        array = array.astype(np.float64 if array.dtype.kind in "biuf" else object)
+        array[np.ma.getmaskarray(X)] = np.nan
     if array.dtype.kind in DATES:
         raise InputError(f"X holds dates or times ({array.dtype}); {OF_DATES}")
     return array, [f"x{j}" for j in range(array.shape[1] if array.ndim == 2 else 0)]
