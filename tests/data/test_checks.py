@@ -31,7 +31,7 @@ def changed(*cells):
         (GOOD[:2].repeat(2, axis=1) + np.eye(2, 4), r"fewer rows \(2\) than columns \(4\)"),
         (
             changed((1, 0, np.nan), (2, 1, np.inf)).astype(float),
-            "row 2, column 'a' is nan .*first of 2 such cells.*; fill or drop",
+            "row 2, column 'a' is nan, NA or empty .*first of 2 such cells.*; fill or drop",
         ),
         (changed((2, 1, -np.inf)).astype(float), "row 3, column 'b' is -inf .*the only such cell"),
         (changed((2, 0, None)), "row 3, column 'a' is nan"),

@@ -100,15 +100,15 @@ def test_the_examples_are_of_all_kinds():
     assert agree(values)[0] == ("x0", "x1")
     holes = values.copy()
     holes[[30, 33], [0, 1]] = np.nan
-    assert "row 31, column 'x0' is nan (the first of 2 such cells)" in agree(holes)
+    assert "row 31, column 'x0' is nan, NA or empty (the first of 2 such cells)" in agree(holes)
     word = text.with_columns(c=polars.Series(["1"] * 38 + ["oops", "2"]))
     assert "row 39, column 'c' holds 'oops', not a number" in agree(word)
     numbers = text.with_columns(c=polars.Series(["1"] * 40))
     assert "row 1, column 'c' holds '1', not a number" in agree(numbers)
     hole = text.with_columns(b=polars.Series(["x", "y"] * 15 + [None, "x", None, "y"] + ["x"] * 6))
-    assert "row 31, column 'b' is nan (the first of 2 such cells)" in agree(hole)
+    assert "row 31, column 'b' is nan, NA or empty (the first of 2 such cells)" in agree(hole)
     asked = polars.DataFrame({"a": values[:, 0], "b": [1.0, 2.0] * 19 + [None, 1.0]})
-    assert "row 39, column 'b' is nan (the only such cell)" in agree(asked, ("b",))
+    assert "row 39, column 'b' is nan, NA or empty (the only such cell)" in agree(asked, ("b",))
     late = pandas.DataFrame({"a": values[:, 0], "b": [*[1.0] * 30, *[[1]] * 10]})
     assert "row 31, column 'b' holds '[1]', not a number" in agree(late)
     assert "text of 40 levels in 40 rows" in agree(

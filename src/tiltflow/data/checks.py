@@ -239,8 +239,9 @@ def _refuse_non_finite(
 
 def not_finite(row: int, name: str, value: float, count: int, source: str) -> InputError:
     """The refusal of `count` cells that are no finite numbers, the first of which is given."""
+    found = "nan, NA or empty" if math.isnan(value) else f"{value:g}"
     cells = "the only such cell" if count == 1 else f"the first of {count} such cells"
     return InputError(
-        f"{source}: row {row + 1}, column '{name}' is {value:g} "
+        f"{source}: row {row + 1}, column '{name}' is {found} "
         f"({cells}); fill or drop missing and infinite cells"
     )
