@@ -162,6 +162,6 @@ def test_draws_in_files_have_the_types_of_the_fit(fitted, tmp_path):
         main(["sample", str(tmp_path / "run"), "--num-samples=50", "--out", str(tmp_path / out)])
     draws = pl.read_parquet(tmp_path / "draws.parquet")
     assert draws.schema == {**table().schema, "kind": pl.String}
-    # Text of true and false would not be read as the booleans of the fit.
+    # Zeros and ones, which the booleans of the fit are as numbers.
     assert set(read_columns(tmp_path / "draws.csv")["alive"]) == {0.0, 1.0}
     fitted.score_samples(str(tmp_path / "draws.csv"))

@@ -222,7 +222,7 @@ def test_arrays_that_are_no_table(tmp_path):
     refusal(tmp_path / "t.npz", "pickled")
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file.create_group("inner")
-    refusal(tmp_path / "t.h5", "arrays: none")
+    refusal(tmp_path / "t.h5", "groups alone (inner)", "at the top of the file")
 
 
 def test_frames_with_columns_that_are_no_numbers(tmp_path):

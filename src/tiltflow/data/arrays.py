@@ -52,8 +52,11 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_h5(path: Path) -> dict[str, np.ndarray]:
-    """The datasets at the top of an HDF5 file by name, text as strings; raises as `load_npy`."""
-    arrays = {}
+    """The datasets at the top of an HDF5 file by name, text as strings; raises as `load_npy`.
+
+    So it does where there are groups alone, which it names.
+    """
+    arrays, groups = {}, []
     with damage_is_named(path, "HDF5"), h5py.File(path, "r") as file:
         for name in file:
             link = file.get(name, getlink=True)
@@ -64,6 +67,13 @@ def load_h5(path: Path) -> dict[str, np.ndarray]:
             item = file[name]
             if isinstance(item, h5py.Dataset):
                 arrays[name] = _load_dataset(item, path)
+            else:
+                groups.append(name)
+    if groups and not arrays:
+        raise InputError(
+            f"{path}: holds groups alone ({', '.join(groups)}), which are not looked into; store "
+            "the table at the top of the file, as one array or as one of each column"
+        )
     return arrays
 
 

@@ -350,7 +350,7 @@ def _write_csv(file: Any, columns: Mapping[str, np.ndarray]) -> None:
     # A row that starts with a '#' would be a comment, other separators would separate, and a mark
     # of the byte order at the start of the file would be no part of a name.
     odd = any(set("#;\t\r\ufeff") & set(str(text)) for text in texts)
-    # Such a file has no booleans: true would be read as text.
+    # Zeros and ones are the booleans that every program reads as numbers.
     plain = pl.DataFrame(columns).cast({pl.Boolean: pl.Int8})
     plain.write_csv(file, quote_style="non_numeric" if odd else "necessary")
 
