@@ -7,7 +7,7 @@ import pandas
 import polars
 import pytest
 
-from tiltflow.data.checks import as_numbers, as_table, check_cells, check_table
+from tiltflow.data.checks import as_numbers, as_table, check_cells, check_table, of_one_kind
 from tiltflow.data.errors import InputError
 from tiltflow.data.streams import stream_of
 
@@ -111,6 +111,24 @@ def test_masked_cells_are_missing(dtype):
     ]  # fmt: skip
     whole, _ = as_table(np.ma.array(GOOD.astype(dtype)))
     assert whole.dtype == dtype and whole.tolist() == GOOD.tolist()
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        ([1, 2.5, True], [1.0, 2.5, 1.0]),
+        ([1, None], None),
+        ([1, "2"], None),
+        ([1, [2]], None),
+        ([[1], [2]], None),
+        ([1j, 2], None),
+    ],
+)
+def test_objects_that_are_all_numbers(cells, numbers):
+    column = np.empty(len(cells), object)
+    column[:] = cells
+    found = of_one_kind(column)
+    assert (found if found is None else found.tolist()) == numbers
 
 
 DAYS = [datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 2, 12)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from tiltflow.data.checks import OF_DATES, dtypes_of, is_number
+from tiltflow.data.checks import OF_DATES, dtypes_of, is_number, of_one_kind
 from tiltflow.data.errors import InputError
 from tiltflow.data.written_dates import is_date
 
@@ -188,7 +188,7 @@ def _is_text(column: Shaped[np.ndarray, " n"], name: str, source: str) -> bool:
     Raises:
         InputError: most cells are numbers, but not all.
     """
-    if column.dtype.kind not in "OU":
+    if column.dtype.kind not in "OU" or of_one_kind(column) is not None:
         return False
     text = np.array([isinstance(cell, str) and bool(cell) for cell in column])
     words = text & np.array([not isinstance(it, str) or not is_number(it) for it in column])

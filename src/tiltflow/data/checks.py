@@ -188,6 +188,10 @@ def as_numbers(
         return X.astype(np.float64)
     table = np.empty(X.shape, np.float64)
     for j, name in enumerate(columns):
+        numbers = of_one_kind(X[:, j])
+        if numbers is not None:
+            table[:, j] = numbers
+            continue
         for i, cell in enumerate(X[:, j]):
             number = _as_number(cell)
             if number is None:
@@ -202,6 +206,15 @@ def as_numbers(
                 )
             table[i, j] = number
     return table
+
+
+def of_one_kind(cells: np.ndarray) -> np.ndarray | None:
+    """Objects as an array of numbers where all are numbers: much faster than cell by cell."""
+    try:
+        numbers = np.array(cells.tolist())
+    except (ValueError, OverflowError):
+        return None
+    return numbers if numbers.ndim == 1 and numbers.dtype.kind in "biuf" else None
 
 
 def _is_date(cell: Any) -> bool:
