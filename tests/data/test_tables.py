@@ -9,7 +9,9 @@ import pytest
 
 import tiltflow.data.tables
 from tiltflow.data.errors import InputError
+from tiltflow.data.streams import open_stream
 from tiltflow.data.tables import (
+    ALIASES,
     EXTENSIONS,
     check_writable,
     read_columns,
@@ -48,6 +50,25 @@ def test_what_is_written_is_read_again(tmp_path, extension):
     assert table.labels is None
     assert table.source == str(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("extension", ALIASES)
+def test_other_names_of_the_formats(tmp_path, extension):
+    path = tmp_path / f"t{extension}"
+    columns = {"mass, kg": np.array([0.5, 1.5]), "b": np.array([2.5, -1.0])}
+    write_table(path, columns)
+    assert read_table(path).columns == list(columns)
+    np.testing.assert_array_equal(read_table(path).values, [[0.5, 2.5], [1.5, -1.0]])
+    batches = list(open_stream(path).batches())
+    np.testing.assert_array_equal(batches[0]["b"], columns["b"])
+    if extension == ".tsv":
+        assert "\t" in path.read_text()
+
+
+def test_tabs_part_the_cells_of_tsv_whatever_the_header_holds(tmp_path):
+    path = write(tmp_path / "t.tsv", "mass, kg\tb\n0,5\t2\n1\t3\n")
+    with pytest.warns(UserWarning, match="decimal commas .* in mass, kg$"):
+        assert read_table(path).values.tolist() == [[0.5, 2], [1, 3]]
 
 
 def test_a_name_of_a_byte_order_mark_is_a_name(tmp_path):

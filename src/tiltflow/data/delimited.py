@@ -50,7 +50,7 @@ class _Layout(NamedTuple):
 
 
 def read_csv(path: Path, keep_text: KeepText | None = None) -> dict[str, np.ndarray]:
-    """Columns of a CSV file, `.csv` or `.csv.gz`, in their order.
+    """Columns of a CSV file, `.csv`, `.csv.gz` or `.tsv`, in their order.
 
     A first line of numbers is data (columns `x0`, `x1`, ..., which are `CountedColumns`). So is a
     first line that mixes numbers and text, unless a text cell of it stands above a number. Lines
@@ -175,7 +175,8 @@ def _records(path: Path, separator: str | None = None) -> Iterator[tuple[int, st
         try:
             first = next((text for text in content if text.strip()), "")
             if separator is None:
-                separator = _separator(first)
+                tabs = path.suffix.lower() == ".tsv" and "\t" in first
+                separator = "\t" if tabs else _separator(first)
             start = line
             for cells in csv.reader(chain([first], content), delimiter=separator, strict=True):
                 yield start or line, separator, cells

@@ -31,6 +31,8 @@ EXTENSIONS = (
     ".h5",
 )
 ARRAYS = (".npy", ".npz", ".h5")
+ALIASES = {".tsv": ".csv", ".jsonl": ".ndjson", ".hdf": ".h5", ".hdf5": ".h5"}
+"""Other names of the same formats; cells of `.tsv` are parted by tabs."""
 
 
 class Table(NamedTuple):
@@ -178,14 +180,14 @@ def as_matrix(columns: Mapping[str, np.ndarray], source: str | Path) -> Float[np
 
 
 def extension(path: str | Path) -> str:
-    """The extension that decides the format; raises `InputError` if it is not a known one."""
+    """The one of `EXTENSIONS` that decides the format; raises `InputError` if none is known."""
     name = Path(path).name.lower()
-    for known in EXTENSIONS:
+    for known in (*EXTENSIONS, *ALIASES):
         if name.endswith(known):
-            return known
+            return ALIASES.get(known, known)
     raise InputError(
         f"{path}: the extension is not that of a known kind of table; use one of "
-        f"{', '.join(EXTENSIONS)}"
+        f"{', '.join((*EXTENSIONS, *ALIASES))}"
     )
 
 
@@ -227,7 +229,10 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("x+b") as file:
-            _WRITERS[extension(path)](file, columns)
+            if path.suffix.lower() == ".tsv":
+                _write_csv(file, columns, "\t")
+            else:
+                _WRITERS[extension(path)](file, columns)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -345,14 +350,15 @@ def _matrix(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.column_stack([np.asarray(column, np.float64) for column in columns.values()])
 
 
-def _write_csv(file: Any, columns: Mapping[str, np.ndarray]) -> None:
+def _write_csv(file: Any, columns: Mapping[str, np.ndarray], separator: str = ",") -> None:
     texts = [*columns, *(cell for it in columns.values() if it.dtype.kind in "OU" for cell in it)]
     # A row that starts with a '#' would be a comment, other separators would separate, and a mark
     # of the byte order at the start of the file would be no part of a name.
-    odd = any(set("#;\t\r\ufeff") & set(str(text)) for text in texts)
+    marks = set("#,;\t\r\ufeff") - {separator}
+    odd = any(marks & set(str(text)) for text in texts)
     # Zeros and ones are the booleans that every program reads as numbers.
     plain = pl.DataFrame(columns).cast({pl.Boolean: pl.Int8})
-    plain.write_csv(file, quote_style="non_numeric" if odd else "necessary")
+    plain.write_csv(file, separator=separator, quote_style="non_numeric" if odd else "necessary")
 
 
 def _write_gzipped_csv(file: IO[bytes], columns: Mapping[str, np.ndarray]) -> None:
