@@ -18,7 +18,7 @@ INTERNAL = {
     "data.delimited": "reads a format for `data.tables`",
     "data.idx": "reads the images of the experiments",
     "data.machine": "asks the system for its memory",
-    "data.matching": "names columns for the shell",
+    "data.matching": "a part of `data.schema`",
     "data.packed": "reads a format for `data.tables`",
     "data.panics": "mends what a library prints",
     "data.scanning": "a stage of fits that read in batches",
