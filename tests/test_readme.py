@@ -30,7 +30,7 @@ from tiltflow.sampling.kernels import LocalKernel
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WORDS = {"three": 3, "first five": 5}
+WORDS = {"three": 3, "first six": 6}
 
 
 def said(pattern):
