@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import paramax
 from flowjax.distributions import AbstractDistribution
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -323,6 +324,14 @@ def _run_em(mixture: "SklearnMixture", x: np.ndarray) -> "SklearnMixture":
         # A mixture that has not quite converged is judged on held-out rows like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return mixture.fit(x)
+
+
+def mixture_in(distribution: Any) -> GaussianMixture | None:
+    """The mixture that a flow stands on or a mixture of flows starts from, or None."""
+    leaves = jax.tree.leaves(
+        paramax.unwrap(distribution), is_leaf=lambda leaf: isinstance(leaf, GaussianMixture)
+    )
+    return next((leaf for leaf in leaves if isinstance(leaf, GaussianMixture)), None)
 
 
 def mixture_template(components: int, dimension: int) -> GaussianMixture:

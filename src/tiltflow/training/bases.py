@@ -28,6 +28,7 @@ from tiltflow.models.gaussian_mixture import (
     GaussianMixture,
     best_gaussian,
     best_mixture,
+    mixture_in,
     mixture_template,
     most_components,
     small_mixture,
@@ -178,9 +179,9 @@ def densities_template(
 
 def _components(distribution: Any) -> int:
     """How many components the Gaussian mixture in `distribution` has."""
-    distribution = paramax.unwrap(distribution)
-    leaves = jax.tree.leaves(distribution, is_leaf=lambda leaf: isinstance(leaf, GaussianMixture))
-    return next(len(leaf.log_weights) for leaf in leaves if isinstance(leaf, GaussianMixture))
+    mixture = mixture_in(distribution)
+    assert mixture is not None
+    return len(mixture.log_weights)
 
 
 def _choose_base(
