@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from tiltflow.data.errors import InputError, reason
 from tiltflow.data.preprocessing import FAR, to_model_units, to_user_units
 from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import on_grids, text_columns, to_container, to_numbers, to_rows
-from tiltflow.data.settings import MOST_SEED, check_positive, check_seed
+from tiltflow.data.settings import MOST_SEED, check_positive, check_seed, whole_number
 from tiltflow.data.streams import Stream
 from tiltflow.estimator_arguments import check_arguments, plain_arguments
 from tiltflow.estimator_files import describe, restore
@@ -328,7 +328,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         """
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
-    def sample(self, n: int = 1, key: int | None = None) -> Any:
+    def sample(self, n: SupportsIndex = 1, key: int | None = None) -> Any:
         """Draw n rows of the EBM (not of the flow), (n, d), in the user's units.
 
         Every row is the end of a Metropolis-corrected chain of its own. Quantised columns come
@@ -343,10 +343,9 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         rows = on_grids(self.schema_, self._sample_numbers(n, key))
         return to_container(self.schema_, rows, self._container())
 
-    def _sample_numbers(self, n: int, key: int | None) -> Float[np.ndarray, "n d"]:
+    def _sample_numbers(self, n: SupportsIndex, key: int | None) -> Float[np.ndarray, "n d"]:
         check_is_fitted(self)
-        if n < 1:
-            raise InputError(f"n: {n} samples asked for; ask for one or more")
+        n = whole_number("n", n)
         check_memory_of_draws(n, self.n_features_in_)
         seed = self._seed(key)
         chains = min(1024, 1 << (n - 1).bit_length())
@@ -373,7 +372,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         return to_container(self.schema_, rows, self._container(), index_of(X))
 
     def sample_given(
-        self, X: Any, n: int = 1, key: int | None = None
+        self, X: Any, n: SupportsIndex = 1, key: int | None = None
     ) -> Shaped[np.ndarray, "rows n d"]:
         """Draw n rows of p(missing | given) for every row of X, (rows, d), user's units.
 
@@ -386,10 +385,11 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         given = self._numbers_given(X, n, key)
         return decode(given, self.schema_.columns, self.schema_.levels)
 
-    def _numbers_given(self, X: Any, n: int, key: int | None) -> Float[np.ndarray, "rows n d"]:
+    def _numbers_given(
+        self, X: Any, n: SupportsIndex, key: int | None
+    ) -> Float[np.ndarray, "rows n d"]:
         check_is_fitted(self)
-        if n < 1:
-            raise InputError(f"n: {n} samples asked for; ask for one or more")
+        n = whole_number("n", n)
         source = source_of(X)
         X = load_table(X, {}, whole=True, keep_text=text_columns(self.schema_))
         rows = to_numbers(self.schema_, X, source, missing=True)

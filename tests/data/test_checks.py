@@ -39,6 +39,7 @@ def changed(*cells):
         (changed((1, 1, "many")), "row 2, column 'b' holds 'many', not a number; drop"),
         (changed((0, 1, np.datetime64("2020-01-01"))), "row 1, column 'b' holds '2020-01-01'"),
         (np.array([["1", "2"], ["3", "4"]]), "row 1, column 'a' holds '1', not a number"),
+        (np.array([["1", "2"], ["3", "n.a."]])[:, 1:], "row 2, column 'a' holds 'n.a.', not a"),
         (GOOD * [1, 0] + [0, 7], "column 'b' is constant \\(7 in every row\\); drop it"),
         (GOOD * 1j, "Complex data not supported; give"),
     ],

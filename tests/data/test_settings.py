@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from tiltflow.data.errors import InputError
-from tiltflow.data.settings import MOST_SEED, check_positive, check_seed, check_share
+from tiltflow.data.settings import (
+    MOST_SEED,
+    check_positive,
+    check_seed,
+    check_share,
+    whole_number,
+)
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.0, float("nan"), float("inf")])
@@ -30,3 +36,14 @@ def test_others_pass():
     check_seed("key", np.int64(MOST_SEED))
     check_positive(least=5e-324, chains=1)
     check_share(none=0, all=1.0)
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.0, True, "5", None])
+def test_what_is_no_count_is_refused_by_name(value):
+    with pytest.raises(InputError, match=r"n: found .*; give a whole number, one or more"):
+        whole_number("n", value)
+
+
+def test_a_count_of_numpy_is_pythons_own():
+    found = whole_number("n", np.int64(5))
+    assert found == 5 and type(found) is int

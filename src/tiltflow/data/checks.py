@@ -180,7 +180,8 @@ def as_numbers(
 ) -> Float[np.ndarray, "n d"]:
     """Cells of X, (n, d), as float64, nan where one is missing.
 
-    Raises `InputError` that names the first cell of text.
+    Raises `InputError` that names the first cell of text, of one that is no number where there is
+    one: numbers are text too in a column with a single word.
 
     `first_row` is the place of its first row in the whole table, for the message.
     """
@@ -195,6 +196,14 @@ def as_numbers(
         for i, cell in enumerate(X[:, j]):
             number = _as_number(cell)
             if number is None:
+                i, cell = next(
+                    (
+                        (k, it)
+                        for k, it in enumerate(X[:, j])
+                        if _as_number(it) is None and not (isinstance(it, str) and is_number(it))
+                    ),
+                    (i, cell),
+                )
                 kind = (
                     f"a date or time; {OF_DATES}"
                     if _is_date(cell)

@@ -24,6 +24,13 @@ def check_share(**settings: int | float) -> None:
             raise InputError(f"{name}: found {value}; give a number from 0 to 1")
 
 
+def whole_number(name: str, value: Any) -> int:
+    """The value as an int; refused where it is no whole number above zero: `InputError`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name}: found {value!r}; give a whole number, one or more")
+    return int(value)
+
+
 def check_seed(name: str, value: Any) -> None:
     """Refuse what is no seed, a whole number from 0 to `MOST_SEED`: `InputError`."""
     no_whole_number = isinstance(value, bool) or not isinstance(value, Integral)
