@@ -27,9 +27,10 @@ from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from tiltflow.evaluation.log_normalizer import importance_sampling, normalised_weights
-from tiltflow.models.defensive import mixed_log_prob
+from tiltflow.models.defensive import DefensiveMixture
 from tiltflow.models.flows import trainable
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.systematic import systematic_draws
 from tiltflow.training.likelihood import Negatives
 
 
@@ -110,13 +111,8 @@ class TruthNegatives:
         rate: Float[Array, ""],
     ) -> tuple[Negatives, TruthState, dict[str, Float[Array, ""]]]:
         """Draw anew and weigh by `model`; `importance_ess` is the effective share."""
-        truth_key, base_key = jax.random.split(key)
-        truth = eqx.combine(state.flow, flow_static)
-        half = self.draws // 2
-        points = jnp.concatenate(
-            [truth.sample(truth_key, (half,)), model.base.sample(base_key, (half,))]
-        )
-        drawn_by = mixed_log_prob(truth.log_prob(points), model.base.log_prob(points), 0.5)
+        both = DefensiveMixture(eqx.combine(state.flow, flow_static), model.base, 0.5)
+        points, drawn_by = systematic_draws(key, both, self.draws)
         log_weights = jax.vmap(model.log_density)(points) - drawn_by
         estimate = importance_sampling(log_weights)
         weights = normalised_weights(log_weights)
