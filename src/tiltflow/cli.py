@@ -10,7 +10,7 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -148,7 +148,7 @@ class Sample:
 
     def run(self) -> None:
         """Write one column per feature, in the user's units."""
-        from tiltflow.data.tables import as_found, check_new, write_table
+        from tiltflow.data.tables import as_found, check_new, check_text, write_table
 
         if self.num_samples < 1:
             raise InputError(f"--num-samples: {self.num_samples} is too few; ask for 1 or more")
@@ -156,7 +156,11 @@ class Sample:
         from tiltflow.estimator import load
 
         estimator = load(self.run_folder).set_output(transform="polars")
-        _refuse_text(self.out, estimator.schema_.levels)
+        levels = estimator.schema_.levels
+        # Before the draws are made, which may take long.
+        check_text(
+            self.out, (name for name in levels if any(isinstance(it, str) for it in levels[name]))
+        )
         draws = estimator.sample(self.num_samples, key=self.seed)
         columns = {name: draws[name].to_numpy() for name in estimator.feature_names_in_}
         found = {
@@ -374,18 +378,6 @@ def _say(what: Warning | Exception | str) -> None:
     """One line on stderr."""
     message = " ".join(str(what).split()) or type(what).__name__
     print(f"tiltflow: {message}", file=sys.stderr)
-
-
-def _refuse_text(out: Path, levels: Mapping[str, Sequence[Any]]) -> None:
-    """Raise `InputError` where draws of these levels are text, and `out` is a file of numbers."""
-    from tiltflow.data.tables import ARRAYS, EXTENSIONS, extension
-
-    for name, each in levels.items():
-        if extension(out) in ARRAYS and any(isinstance(level, str) for level in each):
-            raise InputError(
-                f"{out}: column '{name}' is text, and {extension(out)} files hold numbers alone; "
-                f"use one of {', '.join(kind for kind in EXTENSIONS if kind not in ARRAYS)}"
-            )
 
 
 def _cell(value: Any) -> str:

@@ -3,7 +3,7 @@
 import gzip
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -210,6 +210,16 @@ def check_new(path: str | Path) -> None:
         raise InputError(f"{path}: is there already; write elsewhere, or remove it first")
 
 
+def check_text(path: Path, names: Iterable[str]) -> None:
+    """Raise an `InputError` if columns of text, of these names, go into a file of numbers."""
+    text = next(iter(names), None)
+    if text is not None and extension(path) in ARRAYS:
+        raise InputError(
+            f"{path}: column '{text}' is text, and {extension(path)} files hold numbers alone; "
+            f"use one of {', '.join(each for each in EXTENSIONS if each not in ARRAYS)}"
+        )
+
+
 def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """Write columns, (n,) each; the file appears complete or not at all.
 
@@ -219,12 +229,7 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """
     path = Path(path)
     check_writable(path)
-    text = next((name for name, column in columns.items() if column.dtype.kind in "OU"), None)
-    if text is not None and extension(path) in ARRAYS:
-        raise InputError(
-            f"{path}: column '{text}' holds text, and {extension(path)} files hold numbers alone; "
-            f"use one of {', '.join(each for each in EXTENSIONS if each not in ARRAYS)}"
-        )
+    check_text(path, (name for name, column in columns.items() if column.dtype.kind in "OU"))
     # In the same folder, so that the renaming is atomic.
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
