@@ -30,6 +30,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from tiltflow.experiments.clock import clock
 from tiltflow.experiments.published_tables import Network
 from tiltflow.models.batch_likelihood import batch_likelihood
+from tiltflow.models.checked_flows import log_prob_in_parts
 from tiltflow.models.continuous import continuous_flow, continuous_flows
 from tiltflow.models.energy_flow import normalise_activations
 from tiltflow.models.energy_flow_architectures import coupled_energy_flow
@@ -249,7 +250,7 @@ def log_prob_of_rows(
     for rows in filled.reshape(-1, size, x.shape[1]):
         values = np.asarray(_log_prob(flow, jnp.asarray(rows)), float)
         if continuous_flows(flow) and not np.isfinite(values).all():
-            values = np.asarray(_log_prob_of_each(flow, jnp.asarray(rows)), float)
+            values = np.asarray(log_prob_in_parts(flow, jnp.asarray(rows)), float)
         parts.append(values)
     return np.concatenate(parts)[: len(x)]
 
@@ -257,8 +258,3 @@ def log_prob_of_rows(
 @eqx.filter_jit
 def _log_prob(flow: Any, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     return batch_likelihood(flow, x).log_prob if continuous_flows(flow) else flow.log_prob(x)
-
-
-@eqx.filter_jit
-def _log_prob_of_each(flow: Any, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-    return flow.log_prob(x)

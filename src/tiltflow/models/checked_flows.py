@@ -15,6 +15,7 @@ from flowjax.distributions import AbstractDistribution, AbstractTransformed
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
+from tiltflow.data.settings import whole_number
 from tiltflow.models.continuous import Direction, continuous_flows
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible
 from tiltflow.models.failed_solves import check_solves
@@ -29,9 +30,7 @@ def draw(flow: AbstractDistribution, key: PRNGKeyArray, n: int) -> Float[np.ndar
         InputError: `n` is not positive, or a draw is not finite: a solver ran out of steps, a
             vector field or a layer is not finite or singular; and what to do.
     """
-    if n < 1:
-        raise InputError(f"n: found {n}; give a number of draws, at least one")
-    starts, rows = _draw(flow, key, n)
+    starts, rows = _draw(flow, key, whole_number("n", n))
     rows = np.asarray(rows)
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
@@ -55,7 +54,7 @@ def log_prob_of_rows(
     if len(bad):
         raise InputError(f"rows: row {bad[0] + 1} is not finite; mend it, or leave it out")
     x = jnp.asarray(rows, float)
-    values = np.asarray(_log_prob(flow, x), float)
+    values = np.asarray(log_prob_in_parts(flow, x), float)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         _explain(flow, x, int(bad[0]), "row", "base")
@@ -91,5 +90,6 @@ def _draw(flow: Any, key: PRNGKeyArray, n: int) -> tuple[Array, Array]:
 
 
 @eqx.filter_jit
-def _log_prob(flow: Any, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+def log_prob_in_parts(flow: Any, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    """Log-densities as they are, finite or not, in nats; in parts, so that memory stays bounded."""
     return jax.lax.map(flow.log_prob, x, batch_size=ROWS_AT_ONCE)

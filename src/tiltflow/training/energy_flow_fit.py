@@ -11,8 +11,6 @@ afterwards.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flowjax.bijections import AbstractBijection
@@ -21,6 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.preprocessing import to_model_units
+from tiltflow.models.checked_flows import log_prob_in_parts
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible, normalise_activations
 from tiltflow.training.flow_losses import FlowLoss
 from tiltflow.training.flow_objective import LIKELIHOOD, Minimise
@@ -28,7 +27,6 @@ from tiltflow.training.maximum_likelihood import check_fit, fit_flow
 
 AVERAGING = 0.999
 ROWS_TO_NORMALISE = 4096
-ROWS_AT_ONCE = 4096
 
 
 class EnergyFlowFit(NamedTuple):
@@ -107,12 +105,7 @@ def user_log_prob(
         InputError: rows that the preprocessing does not take.
     """
     z, log_det = _in_model_units(preprocessing, X, "X")
-    return np.asarray(_log_prob(flow, z), float) + log_det
-
-
-@eqx.filter_jit
-def _log_prob(flow: AbstractDistribution, z: Float[Array, "n d"]) -> Float[Array, " n"]:
-    return jax.lax.map(flow.log_prob, z, batch_size=ROWS_AT_ONCE)
+    return np.asarray(log_prob_in_parts(flow, z), float) + log_det
 
 
 def _in_model_units(

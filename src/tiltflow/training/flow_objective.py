@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
+from tiltflow.models.checked_flows import log_prob_in_parts
 from tiltflow.models.energy_flow import EnergyFlow, check_invertible
 from tiltflow.training.flow_losses import FlowLoss, MaximumLikelihood
-
-ROWS_AT_ONCE = 8192
 
 
 @runtime_checkable
@@ -54,7 +51,7 @@ class Minimise:
         """Name a layer that is singular, or the first row whose log-density is not finite."""
         if isinstance(flow, EnergyFlow):
             check_invertible(flow)
-        check_finite(np.asarray(_log_prob(flow, x), float), "the log-density")
+        check_finite(np.asarray(log_prob_in_parts(flow, x), float), "the log-density")
 
 
 LIKELIHOOD = Minimise(MaximumLikelihood())
@@ -84,8 +81,3 @@ def check_finite(values: Float[np.ndarray, " n"], what: str) -> None:
             f"{what} is {values[first]:g} at row {first + 1} ({bad.sum()} of {len(values)} rows); "
             "look for an outlier in that row, lower the learning rate, or start anew"
         )
-
-
-@eqx.filter_jit
-def _log_prob(flow: Any, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-    return jax.lax.map(flow.log_prob, x, batch_size=ROWS_AT_ONCE)
