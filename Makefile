@@ -19,11 +19,11 @@ demo: $(INSTALLED)
 
 # Two processes, because most of a test is compilation, which takes one core.
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 # The same, and which lines and branches no test runs.
 coverage: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=tiltflow --cov-report=term-missing
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 --cov=tiltflow --cov-report=term-missing
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
