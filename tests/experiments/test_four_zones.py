@@ -113,7 +113,7 @@ def test_latent_chains_keep_the_pulled_back_density_and_cost_what_they_say(probl
     )
     method = NeuralTransport(chains=128, leapfrog_steps=5, local_steps=2)
     latent = np.sqrt(1 / 8) * jax.random.normal(jax.random.key(0), (128, 2))
-    state = NeuralTransportState(latent, 2 * latent, jnp.log(0.1))
+    state = NeuralTransportState(latent, 2 * latent, jnp.full(128, jnp.log(0.1)))
     trained = Trained(Quadratic(), None, None, state, 0, [], None, ())
     model = TiltedEBM(flow, trained.energy)
     found = record(jax.random.key(1), method, model, trained)

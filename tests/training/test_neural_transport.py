@@ -18,6 +18,8 @@ from tiltflow.data.errors import InputError
 from tiltflow.models.flows import coupling_flow, trainable
 from tiltflow.models.gaussian_mixture import GaussianMixture
 from tiltflow.models.tilted import TiltedEBM
+from tiltflow.sampling.chains import refresh
+from tiltflow.sampling.local import adapt_step_size
 from tiltflow.training import neural_transport
 from tiltflow.training.neural_transport import NeuralTransport, latent_log_density
 
@@ -88,7 +90,9 @@ def test_the_chains_start_at_draws_of_the_base(bent, key):
     transform = paramax.unwrap(bent).bijection.transform
     np.testing.assert_allclose(jax.vmap(transform)(state.latent), state.position, atol=1e-5)
     # One mode of the mixture is 0.55 wide, so that the step is no longer than half of that.
-    assert 0.1 < float(jnp.exp(state.log_step_size)) < 0.3
+    step_size = jnp.exp(state.log_step_size)
+    assert step_size.shape == (64,)
+    assert 0.1 < float(step_size.min()) == float(step_size.max()) < 0.3
 
 
 def probabilities(source=SOURCE):
@@ -130,6 +134,29 @@ def test_the_chains_keep_the_law_of_the_data_space():
     # They have moved: nothing is left of where they were.
     assert abs(np.corrcoef(before, after)[0, 1]) < 0.1
     assert 0.5 < float(rates[-1]) < 0.95
+
+
+def test_a_chain_where_the_energy_is_steep_has_steps_of_its_own():
+    """One chain of 64 is in a groove 2000 times narrower, where steps of the others are refused."""
+    groove = 5.0
+
+    def log_density(z):
+        return jnp.where(z[0] < groove / 2, -(z[0] ** 2) / 2, -(((z[0] - groove) * 2000) ** 2) / 2)
+
+    source = NeuralTransport(chains=64, leapfrog_steps=4, local_steps=1)
+    rates, first = [], jnp.zeros((64, 1)).at[0].set(groove + 1e-4)
+    chains, log_step_size = refresh(first, log_density), jnp.full(64, -0.7)
+    moves = jax.jit(
+        lambda key, chains, log_step_size: source.moves(key, chains, log_density, log_step_size)
+    )
+    for key in jax.random.split(jax.random.key(6), 200):
+        chains, rate = moves(key, chains, log_step_size)
+        log_step_size = jax.vmap(adapt_step_size)(log_step_size, rate)
+        rates.append(rate)
+    rates = jnp.stack(rates)
+    assert float(rates[:20, 0].max()) < 0.01
+    assert float(rates[-50:, 0].mean()) > 0.3
+    assert float(log_step_size[1:].min()) > float(log_step_size[0]) + 4
 
 
 def without_jacobian(model):

@@ -29,7 +29,6 @@ from tiltflow.experiments.trial import Case, prepare, train
 from tiltflow.models.tilted import TiltedEBM
 from tiltflow.report.table import format_table
 from tiltflow.sampling.chains import Chains, refresh
-from tiltflow.sampling.kernels import local_moves
 from tiltflow.sampling.recording import record_sweeps
 from tiltflow.sampling.sweep import FrozenKernel
 from tiltflow.training.balanced import Balanced
@@ -147,7 +146,7 @@ def record(key: PRNGKeyArray, method: Any, model: TiltedEBM, trained: Trained) -
             key,
             model,
             state.latent[:MOST_CHAINS],
-            jnp.exp(state.log_step_size),
+            state.log_step_size[:MOST_CHAINS],
             method,
             EVALUATIONS // cost,
         )
@@ -172,7 +171,7 @@ def _latent_sweeps(
     key: PRNGKeyArray,
     model: TiltedEBM,
     start: Float[Array, "n 2"],
-    step_size: Float[Array, ""],
+    log_step_size: Float[Array, " n"],
     method: NeuralTransport,
     sweeps: int,
 ) -> tuple[Float[Array, "t n 2"], Float[Array, "t n 2"], Float[Array, ""]]:
@@ -180,16 +179,8 @@ def _latent_sweeps(
     log_density = latent_log_density(model)
 
     def sweep(chains: Chains, sweep_key: PRNGKeyArray) -> tuple[Chains, tuple[Array, Array]]:
-        chains, info = local_moves(
-            "hmc",
-            sweep_key,
-            chains,
-            log_density,
-            step_size,
-            method.local_steps,
-            integration_steps=method.leapfrog_steps,
-        )
-        return chains, (chains.position, info.acceptance_rate)
+        chains, rates = method.moves(sweep_key, chains, log_density, log_step_size)
+        return chains, (chains.position, rates.mean())
 
     _, (after, rates) = jax.lax.scan(
         sweep, refresh(start, log_density), jax.random.split(key, sweeps)

@@ -7,11 +7,13 @@ pulled back to
 
 where g's Jacobian has cancelled: base(g(z)) |det dg/dz| = q0(z). It is flatter than p(x) where the
 flow fits; but a valley between two modes of x is one of z as well, unless the flow has bridged it.
-Chains are persistent and move by Hamiltonian Monte Carlo (Duane et al. 1987), whose step size
-follows its acceptance rate.
+Chains are persistent and move by Hamiltonian Monte Carlo (Duane et al. 1987). Every chain has a
+step size of its own, which follows its acceptance rate: with one for all, chains where the energy
+is steep never move, the energy rises there for as long as they stay, and training runs away.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -24,7 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from tiltflow.data.errors import InputError
 from tiltflow.data.settings import check_positive
 from tiltflow.models.tilted import TiltedEBM
-from tiltflow.sampling.chains import LogDensity, refresh
+from tiltflow.sampling.chains import Chains, LogDensity, refresh
 from tiltflow.sampling.kernels import local_moves, target_acceptance
 from tiltflow.sampling.local import adapt_step_size
 from tiltflow.training.balanced import largest_precision
@@ -33,11 +35,11 @@ from tiltflow.training.methods import Figures
 
 
 class NeuralTransportState(NamedTuple):
-    """Chains in the latent space, the same in the data's space, and the step size of HMC."""
+    """Chains in the latent space, the same in the data's space, and their step sizes of HMC."""
 
     latent: Float[Array, "n d"]
     position: Float[Array, "n d"]
-    log_step_size: Float[Array, ""]
+    log_step_size: Float[Array, " n"]
 
 
 @dataclass(frozen=True)
@@ -93,24 +95,43 @@ class NeuralTransport:
     ) -> tuple[Negatives, NeuralTransportState, Figures]:
         """Move the latent chains under `model`; the negatives are their images."""
         log_density = latent_log_density(model)
-        chains, info = local_moves(
-            "hmc",
-            key,
-            refresh(state.latent, log_density),
-            log_density,
-            jnp.exp(state.log_step_size),
-            self.local_steps,
-            integration_steps=self.leapfrog_steps,
-        )
+        start = refresh(state.latent, log_density)
+        chains, rates = self.moves(key, start, log_density, state.log_step_size)
         position = _to_data(model.base, chains.position)
-        log_step_size = adapt_step_size(
-            state.log_step_size, info.acceptance_rate, target=self.target_acceptance_rate
+        log_step_size = jax.vmap(partial(adapt_step_size, target=self.target_acceptance_rate))(
+            state.log_step_size, rates
         )
         return (
             Negatives(position, jnp.full(self.chains, 1 / self.chains)),
             NeuralTransportState(chains.position, position, log_step_size),
-            {"local_acceptance_rate": info.acceptance_rate},
+            {"local_acceptance_rate": rates.mean()},
         )
+
+    def moves(
+        self,
+        key: PRNGKeyArray,
+        chains: Chains,
+        log_density: LogDensity,
+        log_step_size: Float[Array, " n"],
+    ) -> tuple[Chains, Float[Array, " n"]]:
+        """Move latent chains, each by its own step size; also returns their acceptance rates."""
+
+        def move(
+            key: PRNGKeyArray, chain: Chains, log_step_size: Float[Array, ""]
+        ) -> tuple[Chains, Float[Array, ""]]:
+            alone = jax.tree.map(lambda each: each[None], chain)
+            moved, info = local_moves(
+                "hmc",
+                key,
+                alone,
+                log_density,
+                jnp.exp(log_step_size),
+                self.local_steps,
+                integration_steps=self.leapfrog_steps,
+            )
+            return jax.tree.map(lambda each: each[0], moved), info.acceptance_rate
+
+        return jax.vmap(move)(jax.random.split(key, len(log_step_size)), chains, log_step_size)
 
 
 def latent_log_density(model: TiltedEBM) -> LogDensity:
@@ -134,4 +155,4 @@ def _start(key: PRNGKeyArray, base: AbstractTransformed, chains: int) -> NeuralT
     # No larger than the narrowest direction allows, or not one move is ever accepted.
     longest = -0.5 * jnp.log(largest_precision(base.base_dist, latent))
     log_step_size = jnp.fmin(longest, 0.0) + jnp.log(0.5 / dimension**0.25)
-    return NeuralTransportState(latent, _to_data(base, latent), log_step_size)
+    return NeuralTransportState(latent, _to_data(base, latent), jnp.full(chains, log_step_size))
