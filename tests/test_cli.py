@@ -17,7 +17,8 @@ import tiltflow.experiments
 from tiltflow.cli import main
 from tiltflow.data.errors import InputError
 from tiltflow.data.schema import Schema
-from tiltflow.data.tables import read_table, write_table
+from tiltflow.data.table_writing import write_table
+from tiltflow.data.tables import read_table
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.verdict import Verdict
 
@@ -255,7 +256,7 @@ def test_failed_and_interrupted_work_has_its_exit_code(tmp_path, capsys, table):
 
 def test_what_nothing_foresaw_is_told_with_its_place(tmp_path, capsys, table):
     arguments = ["fit", table, "--label-column", "kind", "--quiet", "--base", "faulty", "--out"]
-    parts = ("KeyError in cli.py, line ", "'levels'", "report it", "developers")
+    parts = ("KeyError in cli_fit.py, line ", "'levels'", "report it", "developers")
     check_refusal(capsys, [*arguments, tmp_path / "run"], *parts, code=70)
 
 

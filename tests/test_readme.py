@@ -20,7 +20,7 @@ from tiltflow.cli_options import TABLE_KINDS
 from tiltflow.data.categories import LEAST_ROWS_PER_LEVEL, MOST_LEVELS
 from tiltflow.data.checks import MOST_COLUMNS
 from tiltflow.data.public_tables import FILES, SKLEARN
-from tiltflow.data.tables import EXTENSIONS
+from tiltflow.data.table_kinds import EXTENSIONS
 from tiltflow.evaluation.basins import find_modes
 from tiltflow.experiments import HERE, find_functions
 from tiltflow.fit_rows import KEPT_ROWS

@@ -24,6 +24,7 @@ INTERNAL = {
     "data.scanning": "a stage of fits that read in batches",
     "data.settings": "checks of numbers that settings are",
     "data.shuffled": "a stage of fits that read in batches",
+    "data.table_kinds": "names the formats of `data.tables`",
     "data.text_columns": "reads a format for `data.tables`",
     "data.stand_in_tables": "tables of one experiment",
     "data.written_dates": "a part of `data.categories`",

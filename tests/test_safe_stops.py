@@ -16,7 +16,7 @@ import tiltflow
 from tiltflow import BalancedEBM
 from tiltflow.cli import main
 from tiltflow.data.errors import InputError
-from tiltflow.data.tables import write_table
+from tiltflow.data.table_writing import write_table
 from tiltflow.estimator_files import describe
 from tiltflow.training.checkpoints import Checkpoints
 from tiltflow.training.run_folder import checkpoint_files

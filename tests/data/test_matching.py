@@ -10,7 +10,8 @@ from tiltflow.data.matching import are_counted, has_names, match_columns
 from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import find_schema, to_numbers
 from tiltflow.data.streams import open_stream, stream_of
-from tiltflow.data.tables import as_frame, read_columns, write_table
+from tiltflow.data.table_writing import write_table
+from tiltflow.data.tables import as_frame, read_columns
 
 VALUES = np.random.default_rng(0).normal(size=(20, 2))
 TURNED = pl.DataFrame(VALUES, schema=["x1", "x0"])

@@ -14,7 +14,9 @@ from tiltflow.data.errors import InputError
 from tiltflow.data.scanning import scan
 from tiltflow.data.schema import find_schema
 from tiltflow.data.streams import count_cells, open_stream, stream_of
-from tiltflow.data.tables import EXTENSIONS, as_frame, read_features, write_table
+from tiltflow.data.table_kinds import EXTENSIONS
+from tiltflow.data.table_writing import write_table
+from tiltflow.data.tables import as_frame, read_features
 from tiltflow.loading import load_table
 
 

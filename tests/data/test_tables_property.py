@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiltflow.data.checks import is_number
-from tiltflow.data.tables import ARRAYS, EXTENSIONS, read_columns, write_table
+from tiltflow.data.table_kinds import ARRAYS, EXTENSIONS
+from tiltflow.data.table_writing import write_table
+from tiltflow.data.tables import read_columns
 from tiltflow.data.text_columns import MISSING
 
 ODD = [*" \t\n\r,;\"'#/\\=@%{}[]:.-_|<>&()", "é", "ß", "漢", "𝒙", "\u200b", "\u2028", "\ufeff"]

@@ -18,15 +18,8 @@ from tiltflow.data.column_types import ColumnType, Types, types_of
 from tiltflow.data.delimited import KeepText, csv_batches
 from tiltflow.data.errors import InputError, damage_is_named
 from tiltflow.data.matching import has_names
-from tiltflow.data.tables import (
-    as_column,
-    as_frame,
-    check_readable,
-    extension,
-    features_of,
-    frame_columns,
-    read_features,
-)
+from tiltflow.data.table_kinds import check_readable, extension
+from tiltflow.data.tables import as_column, as_frame, features_of, frame_columns, read_features
 
 BATCH_ROWS, BATCH_CELLS = 65_536, 4_000_000
 """The most of a table that is in memory at once."""

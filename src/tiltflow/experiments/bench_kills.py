@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tiltflow.data.tables import write_table
+from tiltflow.data.table_writing import write_table
 from tiltflow.report.table import format_table
 from tiltflow.training.checkpoints import read_checkpoint
 from tiltflow.training.run_folder import checkpoint_files, is_finished

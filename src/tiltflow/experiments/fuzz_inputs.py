@@ -19,7 +19,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tiltflow.data.tables import EXTENSIONS, as_frame, read_features, write_table
+from tiltflow.data.table_kinds import EXTENSIONS
+from tiltflow.data.table_writing import write_table
+from tiltflow.data.tables import as_frame, read_features
 from tiltflow.experiments.mangled_files import (
     Files,
     Mangle,
