@@ -41,6 +41,8 @@ def test_a_broken_density_is_drawn_as_the_floor_and_the_truth_sets_the_scale():
     assert values[0, 0] == -DEPTH and values[1, 1] == values[2, 2] == 0
     assert (np.asarray(images[2].get_array()) == -DEPTH).all()
     assert np.asarray(images[0].get_array()).max() == 0
+    words = [[text.get_text() for text in axes.texts] for axes in figure.axes[:3]]
+    assert words == [[], [], ["below −12 nats everywhere"]]
     png_bytes(figure)
 
 

@@ -69,6 +69,9 @@ def draw_figure_two(panels: Sequence[Panel]) -> "Figure":
         below = np.nan_to_num(panel.log_prob - highest, nan=-np.inf, posinf=0.0)
         extent = (panel.x[0], panel.x[-1], panel.y[0], panel.y[-1])
         image = density_image(axes, np.clip(below, -DEPTH, 0.0), -DEPTH, 0.0, extent)
+        if (below <= -DEPTH).all():
+            text = f"below −{DEPTH:.0f} nats everywhere"
+            axes.text(0.5, 0.5, text, transform=axes.transAxes, size=SMALL, color=GREY, ha="center")
         place = (left / width, (bottom + _PANEL + 0.25) / height)
         figure.text(*place, panel.name, size=NORMAL, weight="bold", parse_math=False)
         place = (left / width, (bottom + _PANEL + 0.06) / height)
