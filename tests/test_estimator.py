@@ -150,7 +150,7 @@ def test_rows_too_far_out_for_float32_have_no_density(monkeypatch):
     assert np.isfinite(stored.offset_)
     # Nearer to the data nothing is hidden.
     monkeypatch.setattr(
-        tiltflow.estimator, "batched_log_density", lambda _, z: np.full(len(z), np.nan)
+        tiltflow.frozen, "batched_log_density", lambda _, z: np.full(len(z), np.nan)
     )
     assert np.isnan(stored.score_samples(rows)).tolist() == [False, False, False, True]
 
@@ -323,7 +323,7 @@ def test_draws_take_less_memory_than_their_bound(monkeypatch, fitted):
     estimator, _ = fitted
     rows = 300_000
     monkeypatch.setattr(
-        tiltflow.estimator, "draw_rows", lambda key, frozen, chains: np.ones((chains, 2))
+        tiltflow.frozen, "draw_rows", lambda key, frozen, chains: np.ones((chains, 2))
     )
     tracemalloc.start()
     estimator.sample(rows)

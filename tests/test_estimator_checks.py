@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tiltflow
-from tiltflow import BalancedEBM, estimator
+from tiltflow import BalancedEBM, estimator_training
 from tiltflow.data.errors import InputError
 from tiltflow.evaluation.log_normalizer import LogNormalizer
 from tiltflow.evaluation.verdict import Verdict
@@ -71,8 +71,8 @@ def training(request, monkeypatch):
             1.0,
         )
 
-    monkeypatch.setattr(estimator, "choose_base", choose_base)
-    monkeypatch.setattr(estimator, "fit_density", fit_density)
+    monkeypatch.setattr(estimator_training, "choose_base", choose_base)
+    monkeypatch.setattr(estimator_training, "fit_density", fit_density)
     verdict = Verdict("trusted", (), {})
     monkeypatch.setattr(BalancedEBM, "_judge", lambda self: setattr(self, "verdict_", verdict))
 
@@ -86,10 +86,12 @@ def test_conventions(estimator, check):
 
 
 def test_a_training_that_ran_away_is_warned_of(monkeypatch):
-    standin = estimator.fit_density
+    standin = estimator_training.fit_density
     runaway = Runaway("energy_gap", 300, 1e9)
     monkeypatch.setattr(
-        estimator, "fit_density", lambda *a, **k: standin(*a, **k)._replace(stopped=runaway)
+        estimator_training,
+        "fit_density",
+        lambda *a, **k: standin(*a, **k)._replace(stopped=runaway),
     )
     X = np.random.default_rng(0).normal(size=(60, 2))
     model = BalancedEBM(base="gaussian", preprocessing="standardise", random_state=0, **SMALL)
@@ -165,13 +167,13 @@ def test_keys_that_are_no_seeds_are_named():
 
 
 def test_the_choice_is_told_before_training_and_kept(monkeypatch, tmp_path):
-    reports, standin = [], estimator.fit_density
+    reports, standin = [], estimator_training.fit_density
 
     def fit_density(*arguments, **named):
         assert [report["stage"] for report in reports] == ["choice"]
         return standin(*arguments, **named)
 
-    monkeypatch.setattr(estimator, "fit_density", fit_density)
+    monkeypatch.setattr(estimator_training, "fit_density", fit_density)
     model = BalancedEBM(base="gaussian", preprocessing="standardise", random_state=0, **SMALL)
     model.fit(np.random.default_rng(0).normal(size=(60, 2)), on_report=reports.append)
     assert reports == [

@@ -8,7 +8,6 @@ import pytest
 
 import tiltflow
 from tiltflow import BalancedEBM, missing_cells
-from tiltflow import estimator as module
 from tiltflow.data.errors import InputError
 
 SMALL = {"max_steps": 100, "chains": 128, "energy_width": 16, "energy_depth": 2, "local_steps": 3}
@@ -77,7 +76,7 @@ def test_columns_in_another_order_are_matched_by_name(fitted):
 
 def test_rows_whose_chains_hardly_move_are_told(fitted, monkeypatch):
     estimator, X = fitted
-    monkeypatch.setattr(module, "LEAST_ACCEPTANCE", 1.1)
+    monkeypatch.setattr(missing_cells, "LEAST_ACCEPTANCE", 1.1)
     holes = X[:3].copy()
     holes[1, 2] = np.nan
     with pytest.warns(UserWarning, match="row 2 is one of 1 rows where hardly any global move"):

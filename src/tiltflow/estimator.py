@@ -3,7 +3,6 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -12,19 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 from sklearn.base import BaseEstimator, DensityMixin, OutlierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from tiltflow.data.categories import decode
-from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.errors import InputError, reason
-from tiltflow.data.preprocessing import FAR, to_model_units, to_user_units
+from tiltflow.data.preprocessing import to_model_units, to_user_units
 from tiltflow.data.scanning import numbers_in_batches
 from tiltflow.data.schema import on_grids, text_columns, to_container, to_numbers, to_rows
-from tiltflow.data.settings import MOST_SEED, check_positive, check_seed, whole_number
+from tiltflow.data.settings import check_positive, whole_number
 from tiltflow.data.streams import Stream
-from tiltflow.estimator_arguments import check_arguments, plain_arguments
+from tiltflow.estimator_arguments import check_arguments, plain_arguments, seed_of
 from tiltflow.estimator_files import describe, restore
+from tiltflow.estimator_training import train
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.mode_weights import ModeWeights
 from tiltflow.evaluation.smoothed import smoothed_log_density
@@ -34,35 +32,24 @@ from tiltflow.fit_rows import (
     KEPT_ROWS,
     FitRows,
     numbered_rows,
-    stretch_in_model_units,
     take_rows,
 )
 from tiltflow.frozen import (
     FrozenModel,
     bounds_of,
     call_witnesses_of,
-    draw_rows,
+    draw_in_batches,
     judge_fit,
+    log_prob_of_rows,
     weigh_modes,
 )
 from tiltflow.loading import load_table, sizes_of, source_of
 from tiltflow.memory import check_memory_of_draws
-from tiltflow.missing_cells import LEAST_ACCEPTANCE, fill
+from tiltflow.missing_cells import fill_table
 from tiltflow.models.files import read_model, write_model
 from tiltflow.outputs import SetOutputMixin, index_of
 from tiltflow.sampling.program_room import make_room_for_programs
-from tiltflow.training.balanced import Balanced
-from tiltflow.training.bases import choose_base
-from tiltflow.training.checkpoints import Checkpoints, stage_of
-from tiltflow.training.density import (
-    Density,
-    batched_log_density,
-    default_local_steps,
-    default_schedule,
-    fit_density,
-)
-from tiltflow.training.preprocess import choose_preprocessing
-from tiltflow.training.sizes import Sizes, choose_sizes
+from tiltflow.training.checkpoints import Checkpoints
 from tiltflow.versions import installed_versions
 
 SMOOTHING_DRAWS = 8192
@@ -195,55 +182,25 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         on_report: Callable[[dict[str, Any]], None] | None,
         checkpoints: Checkpoints | None,
     ) -> None:
-        arguments = plain_arguments(self)
         self.schema_ = rows.schema
         self._set_columns()
-        base_key, train_key = jax.random.split(jax.random.key(seed))
-        training, held_out = rows.training, rows.held_out
-        self.preprocessing_, self._bijection = choose_preprocessing(
-            arguments["preprocessing"],
-            training,
-            held_out,
-            list(self.schema_.columns),
-            seed=seed % 2**31,
-            stage=stage_of(checkpoints, "preprocessing"),
+        trained = train(rows, plain_arguments(self), seed, on_report, checkpoints)
+        choice = trained.choice
+        self.base_, self.preprocessing_ = choice.base, choice.preprocessing
+        self.chains_, self.local_steps_ = choice.chains, choice.local_steps
+        self.energy_width_, self.energy_depth_ = choice.energy_width, choice.energy_depth
+        self.max_steps_ = choice.max_steps
+        self._bijection, density = trained.bijection, trained.density
+        self._frozen = FrozenModel(
+            density.model,
+            density.flow,
+            density.step_size,
+            choice.local_steps,
+            density.earlier,
         )
-        x, _ = to_model_units(self._bijection, training)
-        x_held_out, log_det = to_model_units(self._bijection, held_out)
-        start = choose_base(
-            base_key,
-            arguments["base"],
-            x,
-            x_held_out,
-            seed=seed % 2**31,
-            on_report=on_report,
-            stage=stage_of(checkpoints, "base"),
-        )
-        schedule = default_schedule(start.kind)
-        if arguments["max_steps"] is not None:
-            schedule = replace(schedule, steps=arguments["max_steps"])
-        if arguments["learning_rate"] is not None:
-            schedule = replace(schedule, learning_rate=arguments["learning_rate"])
-        self.local_steps_ = arguments["local_steps"] or default_local_steps(start.kind)
-        sizes = choose_sizes(rows.rows, **sizes_of(arguments))
-        self._set_sizes(sizes)
-        self.base_, self.max_steps_ = f"{start.kind}: {start.description}", schedule.steps
-        if on_report:
-            on_report({"stage": "choice", **self._chosen()})
-        density = fit_density(
-            train_key,
-            start,
-            x,
-            x_held_out,
-            source=Balanced(chains=sizes.chains, local_steps=self.local_steps_),
-            schedule=schedule,
-            width=sizes.energy_width,
-            depth=sizes.energy_depth,
-            stretch=stretch_in_model_units(rows, self._bijection),
-            on_report=on_report,
-            checkpoints=checkpoints,
-        )
-        self._set_density(density)
+        self.log_normalizer_ = float(density.log_normalizer.log_z)
+        self.log_normalizer_stderr_ = float(density.log_normalizer.stderr)
+        self.importance_ess_ = float(density.log_normalizer.ess)
         self.metrics_ = density.reports
         self.n_iter_ = density.best_step
         self.stopped_ = None if density.stopped is None else str(density.stopped)
@@ -251,7 +208,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         self.independent_rows_ = rows.independent
         self._kept_rows = rows.kept
         self._judge()
-        scores = self._normalised(x_held_out, log_det)
+        scores = self._log_prob(rows.held_out)
         self.held_out_log_likelihood_ = float(scores.mean()) - density.flattery
         with np.errstate(invalid="ignore"):  # where a row has -inf there is no deviation
             spread = scores.std()
@@ -347,13 +304,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         n = whole_number("n", n)
         check_memory_of_draws(n, self.n_features_in_)
-        seed = self._seed(key)
-        chains = min(1024, 1 << (n - 1).bit_length())
-        draws = []
-        for batch in range(-(-n // chains)):
-            batch_key = jax.random.fold_in(jax.random.key(seed), batch)
-            draws.append(draw_rows(batch_key, self._frozen, chains))
-        z = np.concatenate([np.asarray(draw, dtype=float) for draw in draws])[:n]
+        z = draw_in_batches(jax.random.key(self._seed(key)), self._frozen, n)
         return to_user_units(self._bijection, z)
 
     def impute(self, X: Any, key: int | None = None) -> Any:
@@ -397,9 +348,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
             raise InputError(f"{source}: found no rows; give rows with missing cells")
         check_memory_of_draws(n * len(rows), rows.shape[1])
         seed = self._seed(key)
-        spread = dequantise(np.random.default_rng(seed), rows, self.quanta_)
-        filled = fill(jax.random.key(seed), self._frozen, self._bijection, spread, draws=n)
-        refused = filled.global_acceptance_rate < LEAST_ACCEPTANCE
+        draws, refused = fill_table(seed, self.schema_, self._frozen, self._bijection, rows, n)
         if refused.any():
             warnings.warn(
                 f"{source}: row {int(refused.argmax()) + 1} is one of {int(refused.sum())} rows "
@@ -407,8 +356,7 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
                 "right share of every mode (is the row like those of the fit?)",
                 stacklevel=3,
             )
-        draws = on_grids(self.schema_, filled.rows)
-        return np.where(np.isnan(rows)[:, None], draws, rows[:, None])
+        return draws
 
     def mode_weights(
         self, label_fn: Callable[[Shaped[np.ndarray, "n d"]], Any] | None = None
@@ -466,51 +414,13 @@ class BalancedEBM(SetOutputMixin, OutlierMixin, DensityMixin, BaseEstimator):
         write_model(Path(path), config, arrays)
 
     def _seed(self, key: int | None = None) -> int:
-        """The key, or where there is none a draw from `random_state`."""
-        if key is not None:
-            check_seed("key", key)
-            return int(key)
-        try:
-            state = check_random_state(self.random_state)
-        except ValueError:
-            raise InputError(
-                f"random_state: found {self.random_state!r}; give a whole number from 0 to "
-                f"{MOST_SEED}, a numpy.random.RandomState, or None"
-            ) from None
-        return int(state.randint(2**31))
-
-    def _chosen(self) -> dict[str, Any]:
-        """What is known before the energy is trained, for those who look on."""
-        names = ("base", "preprocessing", *Sizes._fields, "local_steps", "max_steps")
-        return {name: getattr(self, f"{name}_") for name in names}
-
-    def _set_sizes(self, sizes: Sizes) -> None:
-        self.chains_, self.energy_width_, self.energy_depth_ = sizes
-
-    def _set_density(self, density: Density) -> None:
-        self._frozen = FrozenModel(
-            density.model, density.flow, density.step_size, self.local_steps_, density.earlier
-        )
-        self.log_normalizer_ = float(density.log_normalizer.log_z)
-        self.log_normalizer_stderr_ = float(density.log_normalizer.stderr)
-        self.importance_ess_ = float(density.log_normalizer.ess)
+        return seed_of(self.random_state, key)
 
     def _to_rows(self, z: Float[np.ndarray, "n d"]) -> Shaped[np.ndarray, "n d"]:
         return to_rows(self.schema_, to_user_units(self._bijection, z))
 
     def _log_prob(self, rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-        return self._normalised(*to_model_units(self._bijection, rows))
-
-    def _normalised(
-        self, z: Float[np.ndarray, "n d"], log_det: Float[np.ndarray, " n"]
-    ) -> Float[np.ndarray, " n"]:
-        """The log-density of points in model units; -inf so far out that float32 overflows."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            log_density = np.asarray(batched_log_density(self._frozen.model, jnp.asarray(z)))
-            log_prob = log_density - self.log_normalizer_ + log_det
-            # Nearer to the data a nan is a fault of the model, and shall be seen.
-            is_near = np.abs(z).max(axis=1) <= FAR
-        return np.where(is_near | (log_prob < np.inf), log_prob, -np.inf)
+        return log_prob_of_rows(self._frozen.model, self._bijection, self.log_normalizer_, rows)
 
     def _set_columns(self) -> None:
         """What scikit-learn and the user want to see of the schema."""

@@ -5,9 +5,11 @@ from numbers import Integral, Real
 from typing import Any, get_args
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from tiltflow.data.categories import declared_names
 from tiltflow.data.errors import InputError
+from tiltflow.data.settings import MOST_SEED, check_seed
 from tiltflow.training.bases import BaseKind
 from tiltflow.training.preprocess import PREPROCESSINGS
 
@@ -52,6 +54,24 @@ def plain_arguments(estimator: Any) -> dict[str, Any]:
     names = given["categorical_features"]
     listed = None if names is None else list(declared_names(names))
     return {**given, **numbers, "categorical_features": listed}
+
+
+def seed_of(random_state: Any, key: int | None = None) -> int:
+    """The key, or where there is none a draw from `random_state`.
+
+    Raises `InputError` where it is neither a seed, nor a generator, nor None.
+    """
+    if key is not None:
+        check_seed("key", key)
+        return int(key)
+    try:
+        state = check_random_state(random_state)
+    except ValueError:
+        raise InputError(
+            f"random_state: found {random_state!r}; give a whole number from 0 to {MOST_SEED}, a "
+            "numpy.random.RandomState, or None"
+        ) from None
+    return int(state.randint(2**31))
 
 
 def _check_kind(name: str, found: Any, kind: type) -> None:

@@ -95,7 +95,8 @@ def restore(
         setattr(estimator, f"{name}_", float(config[name]))
     base, flow = densities_template(config, dimension)
     sizes = Sizes(**stored_sizes(config))
-    estimator._set_sizes(sizes)
+    for name, size in sizes._asdict().items():
+        setattr(estimator, f"{name}_", size)
     make_energy = partial(MLPEnergy, dimension, width=sizes.energy_width, depth=sizes.energy_depth)
     energy = eqx.filter_eval_shape(make_energy, key=jax.random.key(0))
     bijection = steps_template(estimator.preprocessing_, dimension)

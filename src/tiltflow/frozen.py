@@ -1,4 +1,4 @@
-"""A fitted model with its frozen kernels: draws of it, its witnesses, and the judgement by them.
+"""A fitted model with its frozen kernels: its density, draws, witnesses, and the judgement by them.
 
 Where the flow's proposals are refused, chains climb a ladder of the model's earlier states.
 """
@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flowjax.bijections import AbstractBijection
 from flowjax.distributions import AbstractDistribution
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from tiltflow.data.preprocessing import FAR, to_model_units
 from tiltflow.evaluation.annealed import LogNormalizerBounds
 from tiltflow.evaluation.assessment import Assessment, assess
 from tiltflow.evaluation.basin_weights import basin_weights
@@ -27,6 +29,7 @@ from tiltflow.sampling.production import draw_samples
 from tiltflow.sampling.recording import Sweeps, frozen_sweeps, importance_start
 from tiltflow.sampling.sweep import FrozenKernel
 from tiltflow.sampling.tempering import stack_levels
+from tiltflow.training.density import batched_log_density
 from tiltflow.training.global_move import COLLAPSED
 
 SAMPLE_SWEEPS = 20
@@ -64,6 +67,32 @@ def draw_rows(key: PRNGKeyArray, frozen: FrozenModel, chains: int) -> Float[Arra
     for block in range(-(-SAMPLE_SWEEPS // sweeps.block)):
         state, _ = sweeps.run(jax.random.fold_in(run_key, block), state)
     return state[-1]
+
+
+def draw_in_batches(key: PRNGKeyArray, frozen: FrozenModel, n: int) -> Float[np.ndarray, "n d"]:
+    """As many draws as asked for, float64, model units; of as few programs as chains allow."""
+    chains = min(1024, 1 << (n - 1).bit_length())
+    draws = [
+        np.asarray(draw_rows(jax.random.fold_in(key, batch), frozen, chains), dtype=float)
+        for batch in range(-(-n // chains))
+    ]
+    return np.concatenate(draws)[:n]
+
+
+def log_prob_of_rows(
+    model: TiltedEBM,
+    bijection: AbstractBijection,
+    log_normalizer: float,
+    rows: Float[np.ndarray, "n d"],
+) -> Float[np.ndarray, " n"]:
+    """The normalised log-density of rows, nats, user's units; -inf where float32 overflows."""
+    z, log_det = to_model_units(bijection, rows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        log_density = np.asarray(batched_log_density(model, jnp.asarray(z)))
+        log_prob = log_density - log_normalizer + log_det
+        # Nearer to the data a nan is a fault of the model, and shall be seen.
+        is_near = np.abs(z).max(axis=1) <= FAR
+    return np.where(is_near | (log_prob < np.inf), log_prob, -np.inf)
 
 
 def call_witnesses_of(frozen: FrozenModel, rows: Float[Array, "n d"]) -> Witnesses:

@@ -14,7 +14,9 @@ import numpy as np
 from flowjax.bijections import AbstractBijection
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
+from tiltflow.data.dequantisation import dequantise
 from tiltflow.data.preprocessing import FAR, columns_apart, to_model_units, to_user_units
+from tiltflow.data.schema import Schema, on_grids
 from tiltflow.frozen import FrozenModel, draw_rows
 from tiltflow.models.gaussian_mixture import GaussianMixture, best_mixture
 from tiltflow.models.tilted import TiltedEBM
@@ -86,6 +88,25 @@ def fill(
         filled[places[part]] = np.where(given[:, None], filled[places[part]], drawn)
         rates[places[part]] = np.asarray(found.global_acceptance_rate)
     return Filled(filled, rates)
+
+
+def fill_table(
+    seed: int,
+    schema: Schema,
+    frozen: FrozenModel,
+    bijection: AbstractBijection,
+    rows: Float[np.ndarray, "n d"],
+    draws: int,
+) -> tuple[Float[np.ndarray, "n draws d"], Bool[np.ndarray, " n"]]:
+    """`fill`, with what is drawn on the grids of the schema; and which rows cannot be relied on.
+
+    Cells that are given come back as they are, and not spread over their grid.
+    """
+    spread = dequantise(np.random.default_rng(seed), rows, schema.quanta)
+    filled = fill(jax.random.key(seed), frozen, bijection, spread, draws=draws)
+    on_grid = on_grids(schema, filled.rows)
+    whole = np.where(np.isnan(rows)[:, None], on_grid, rows[:, None])
+    return whole, filled.global_acceptance_rate < LEAST_ACCEPTANCE
 
 
 @eqx.filter_jit
