@@ -6,7 +6,7 @@ import pytest
 
 from tiltflow.data.errors import InputError
 from tiltflow.data.folds import FEW_HELD_OUT, simplest_within_error
-from tiltflow.models.gaussian_mixture import GaussianMixture
+from tiltflow.models.gaussian_mixture import GaussianMixture, mixture_in
 from tiltflow.models.mixture_of_flows import MixtureOfFlows
 from tiltflow.training import bases
 from tiltflow.training.bases import choose_base
@@ -70,6 +70,41 @@ def test_a_mixture_of_flows_is_base_and_proposal_where_it_is_best(monkeypatch, d
         assert start.base is truth and start.flow is truth
         assert start.kind == "flow"
         assert start.description == "mixture of flows, 7 steps"
+    else:
+        assert start.base is not truth and start.flow is not truth
+        assert start.kind == "mixture"
+
+
+@pytest.mark.parametrize(
+    ("dimension", "kind", "held_out", "tried"),
+    [
+        (5, "auto", 600, True),
+        (5, "flow", 600, True),
+        (5, "mixture", 600, False),
+        (4, "auto", 600, False),
+        (5, "auto", 499, False),
+    ],
+)
+def test_a_flow_on_one_gaussian_is_base_and_proposal_where_it_is_best(
+    monkeypatch, dimension, kind, held_out, tried
+):
+    """Two modes. The stand-in finds the truth for a flow on one Gaussian alone."""
+    generator = np.random.default_rng(0)
+    means = np.stack([np.full(dimension, -2.0), np.full(dimension, 2.0)])
+    rows = means[generator.integers(2, size=1200)] + generator.normal(size=(1200, dimension))
+    truth = GaussianMixture(np.full(2, 0.5), means, np.stack([np.eye(dimension)] * 2))
+
+    def fit(key, flow, x, held_out, **settings):
+        mixture = mixture_in(flow)
+        found = not isinstance(flow, MixtureOfFlows) and len(mixture.log_weights) == 1
+        return FlowFit(truth, 0.0, 7) if found else FlowFit(flow, 0.0, 0)
+
+    monkeypatch.setattr(bases, "fit_flow", fit)
+    start = choose_base(jax.random.key(0), kind, rows[600:], rows[:held_out], seed=0)
+    if tried:
+        assert start.base is truth and start.flow is truth
+        assert start.kind == "flow"
+        assert start.description.startswith("coupling flow, 7 steps, on one Gaussian")
     else:
         assert start.base is not truth and start.flow is not truth
         assert start.kind == "mixture"

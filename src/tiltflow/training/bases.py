@@ -4,8 +4,9 @@ The base is part of the model and must generalise; the proposal is part of the s
 has to overlap with the model. Both are fitted here, before the energy. The proposal always stands
 on the best Gaussian mixture: a flow cannot tear one bump into several without leaving bridges.
 
-A base that is a flow is this one, or a mixture of flows where that is better on held-out rows; it
-then proposes as well.
+A base that is a flow is this one or, where that is better on held-out rows, a mixture of flows or a
+flow on one Gaussian; it then proposes as well. The last is for rows of one mode, in which a mixture
+has laid its components side by side.
 """
 
 from collections.abc import Callable
@@ -22,9 +23,10 @@ from flowjax.distributions import AbstractDistribution, Transformed
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from tiltflow.data.errors import InputError
-from tiltflow.data.folds import simplest_within_error
+from tiltflow.data.folds import FEW_HELD_OUT, simplest_within_error
 from tiltflow.models.flows import SPLINE_MAX_DIMENSION, bounded_relu, coupling_flow
 from tiltflow.models.gaussian_mixture import (
+    Fitted,
     GaussianMixture,
     best_gaussian,
     best_mixture,
@@ -40,6 +42,9 @@ from tiltflow.training.maximum_likelihood import FlowFit, fit_flow
 
 BaseKind = Literal["auto", "gaussian", "mixture", "flow"]
 MIXTURE_OF_FLOWS = "mixture of flows"
+ON_ONE_GAUSSIAN = "flow on one Gaussian"
+FEWEST_COLUMNS = 5
+"""Of a table that a flow on one Gaussian is fitted to; fewer are what mixtures are good at."""
 
 
 class Start(NamedTuple):
@@ -195,14 +200,7 @@ def _choose_base(
 ) -> Start:
     most = most_components(x.shape[1])
     mixture = best_mixture(x, held_out, seed=seed, max_components=most)
-    fit = fit_proposal(
-        key,
-        mixture.density,
-        x,
-        held_out,
-        on_report=_staged(on_report, "proposal"),
-        stage=stage.part("proposal"),
-    )
+    flows = _fit_flows(key, kind, mixture, x, held_out, seed, on_report, stage)
     simple = {}
     if kind in ("auto", "gaussian"):
         simple["gaussian"] = best_gaussian(x, held_out)
@@ -217,30 +215,15 @@ def _choose_base(
     if simple:
         best = simplest_within_error({name: fitted.scores for name, fitted in simple.items()})
         scores[best] = score(simple[best].density)
-    # A flow that training did not improve is the mixture it stands on, at ten times the price.
-    if kind == "flow" or (kind == "auto" and fit.steps > 0):
-        scores["flow"] = score(fit.flow)
-    several = None
-    if kind in ("auto", "flow"):
-        several = _fit_mixture_of_flows(
-            jax.random.fold_in(key, 2),
-            x,
-            held_out,
-            seed,
-            _staged(on_report, MIXTURE_OF_FLOWS),
-            stage.part(MIXTURE_OF_FLOWS),
-        )
-    if several is not None and several.steps > 0:
-        scores[MIXTURE_OF_FLOWS] = score(several.flow)
+    for name, (fitted, _) in flows.items():
+        # A flow that training did not improve is what it stands on, at ten times the price.
+        asked_for = kind == "flow" and name == "flow"
+        if asked_for or (kind in ("auto", "flow") and fitted.steps > 0):
+            scores[name] = score(fitted.flow)
     best = chosen = simplest_within_error(scores)
-    flow = fit.flow
-    if best == "flow":
-        base = flow
-        description = f"coupling flow, {fit.steps} steps, on {mixture.description}"
-    elif best == MIXTURE_OF_FLOWS:
-        assert several is not None
-        base = flow = several.flow
-        description = f"{MIXTURE_OF_FLOWS}, {several.steps} steps"
+    if best in flows:
+        found, description = flows[best]
+        base = flow = found.flow
         chosen = "flow"
     else:
         # The held-out rows have chosen; now they may help to fit. The tilt is judged on them all
@@ -249,9 +232,59 @@ def _choose_base(
             simple[best].fit(np.concatenate([x, held_out])),
             simple[best].description,
         )
+        flow = flows["flow"][0].flow
     means = {name: float(values.mean()) for name, values in scores.items()}
     on_report({"stage": "base", "base": best, "description": description, **means})
     return Start(base, chosen, description, flow, float(scores[best].mean()))
+
+
+def _fit_flows(
+    key: PRNGKeyArray,
+    kind: str,
+    mixture: Fitted,
+    x: Float[np.ndarray, "n d"],
+    held_out: Float[np.ndarray, "m d"],
+    seed: int,
+    on_report: Callable[[dict[str, Any]], None],
+    stage: Stage,
+) -> dict[str, tuple[FlowFit, str]]:
+    """The proposal, which is "flow", and what else may be a base; each with its description."""
+    fit = fit_proposal(
+        key,
+        mixture.density,
+        x,
+        held_out,
+        on_report=_staged(on_report, "proposal"),
+        stage=stage.part("proposal"),
+    )
+    flows = {"flow": (fit, f"coupling flow, {fit.steps} steps, on {mixture.description}")}
+    if kind not in ("auto", "flow"):
+        return flows
+    # Few held-out rows could not tell it from a flow on a mixture.
+    can_tell = x.shape[1] >= FEWEST_COLUMNS and len(held_out) >= FEW_HELD_OUT
+    if can_tell and _components(mixture.density) > 1:
+        gaussian = best_gaussian(x, held_out)
+        one = fit_proposal(
+            jax.random.fold_in(key, 3),
+            gaussian.density,
+            x,
+            held_out,
+            on_report=_staged(on_report, ON_ONE_GAUSSIAN),
+            stage=stage.part(ON_ONE_GAUSSIAN),
+        )
+        description = f"coupling flow, {one.steps} steps, on one Gaussian, {gaussian.description}"
+        flows[ON_ONE_GAUSSIAN] = one, description
+    several = _fit_mixture_of_flows(
+        jax.random.fold_in(key, 2),
+        x,
+        held_out,
+        seed,
+        _staged(on_report, MIXTURE_OF_FLOWS),
+        stage.part(MIXTURE_OF_FLOWS),
+    )
+    if several is not None:
+        flows[MIXTURE_OF_FLOWS] = several, f"{MIXTURE_OF_FLOWS}, {several.steps} steps"
+    return flows
 
 
 def _fit_mixture_of_flows(
